@@ -1,0 +1,1 @@
+"""Deployment form -> ONNX."""

@@ -1,0 +1,73 @@
+"""The one operator that knows windows, `window_attention`, and its forms side by side.
+
+`reference.py` is the definition; `sdpa.py` is the form for every device that PyTorch's fused attention runs on. A form is added by a
+row of `FORMS`; networks never choose one themselves.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flashrib.model.attention.reference import window_attention_reference
+from flashrib.model.attention.sdpa import window_attention_sdpa
+from flashrib.model.attention.symbolic import window_attention_symbolic
+from flashrib.model.config import Window
+from flashrib.runtime.errors import UsageError
+
+
+class Form(Protocol):
+    """Signature of every form of the operator."""
+
+    def __call__(
+        self, qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
+    ) -> Tensor: ...
+
+
+FORMS: dict[str, Form] = {
+    "reference": window_attention_reference,
+    "sdpa": window_attention_sdpa,
+    "symbolic": window_attention_symbolic,
+}
+
+
+def window_attention(
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    window: Window,
+    num_heads: int,
+    shift: Window = (0, 0),
+    form: str | None = None,
+) -> Tensor:
+    """Attention within the windows of a map, with a low-rank position bias.
+
+    logits = <q, k> + <pos_q, pos_k>, softmax over the tokens of a window, no further scale: D^-1/2 and R^-1/2 belong into the
+    weights and constants. The map is completed to whole windows by reflection at bottom and right inside the operator.
+
+    Args:
+        qkv: (B, H, W, 3*heads*D), channels last, channel = s*heads*D + head*D + d with s = 0, 1, 2 for q, k, v; any H and W.
+        pos_q: (heads, N, R), N = Wh*Ww, tokens row-major.
+        pos_k: (heads, N, R).
+        window: (Wh, Ww) in pixels.
+        num_heads: heads.
+        shift: rows and columns that the completed map is rolled by before it is cut into windows (no mask), and back after.
+        form: a key of `FORMS`; None takes "symbolic" during ONNX export and "sdpa" otherwise.
+
+    Returns:
+        (B, H, W, heads*D), same dtype as `qkv`.
+
+    Raises:
+        UsageError: no such form, or shapes that do not belong together.
+    """
+    tokens = window[0] * window[1]
+    if qkv.shape[-1] % (3 * num_heads) or pos_q.shape != pos_k.shape or pos_q.shape[:2] != (num_heads, tokens):
+        raise UsageError(
+            f"shapes do not belong together: qkv {tuple(qkv.shape)}, pos_q {tuple(pos_q.shape)}, pos_k {tuple(pos_k.shape)},"
+            f" window {window}, {num_heads} heads; expected (B, H, W, 3*heads*D) and twice (heads, {tokens}, R)"
+        )
+    if form is None:
+        form = "symbolic" if torch.onnx.is_in_onnx_export() else "sdpa"
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r} of window_attention: choose one of {', '.join(FORMS)}")
+    return FORMS[form](qkv, pos_q, pos_k, window, num_heads, shift)

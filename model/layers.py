@@ -1,0 +1,115 @@
+"""Layers shared by SST and ESC-RIB, with the official names of their parameters."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashrib.model.attention import window_attention
+from flashrib.model.config import Gate, Window
+from flashrib.model.rib import coordinate_features, position_codes
+
+LAYER_NORM_EPS = 1e-6
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the channels of each pixel (biased variance, eps 1e-6): (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPS)
+        return x.permute(0, 3, 1, 2)
+
+
+class WindowAttention(nn.Module):
+    """Window attention with RIB and an optional gate: (B, C, H, W), already normalised -> (B, C, H, W).
+
+    The gate is sigmoid(conv(x)) on the input, multiplied onto the attention's output before `to_out`.
+    """
+
+    columns: Tensor
+    rows: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        window: Window,
+        heads: int,
+        rank: int,
+        rib_hidden: int,
+        rib_freqs: int,
+        shifted: bool,
+        gate: Gate,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.heads = heads
+        self.head_dim = dim // heads
+        self.rank = rank
+        self.shift: Window = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
+        features = 2 + 4 * rib_freqs
+        self.to_hidden = nn.Parameter(torch.randn(features, rib_hidden) * features**-0.5)
+        self.hidden_b = nn.Parameter(torch.zeros(1, rib_hidden))
+        self.to_q = nn.Parameter(torch.randn(heads, rib_hidden, rank) * rib_hidden**-0.5)
+        self.to_k = nn.Parameter(torch.randn(heads, rib_hidden, rank) * rib_hidden**-0.5)
+        self.register_buffer("rows", coordinate_features(window[0], rib_freqs), persistent=False)
+        self.register_buffer("columns", coordinate_features(window[1], rib_freqs), persistent=False)
+        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
+        self.to_out = nn.Conv2d(dim, dim, 1)
+        self.gate: nn.Sequential | None = None
+        if gate == "Linear":
+            self.gate = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.Sigmoid())
+        elif gate == "DWC":
+            self.gate = nn.Sequential(
+                nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.Conv2d(dim, dim, 1), nn.Sigmoid()
+            )
+
+    def hidden_terms(self) -> tuple[Tensor, Tensor]:
+        """Terms of the rows (Wh, M) and of the columns (Ww, M) in the hidden layer of the bias MLP; see `model.rib`."""
+        rows = self.rows @ self.to_hidden[1::2] + self.hidden_b
+        columns = self.columns @ self.to_hidden[0::2]
+        return rows, columns
+
+    def position_codes(self) -> tuple[Tensor, Tensor]:
+        """pos_q, with R^-1/2, and pos_k, each (heads, N, R), in the parameters' dtype even under autocast."""
+        with torch.autocast(self.to_hidden.device.type, enabled=False):
+            rows, columns = self.hidden_terms()
+            return position_codes(rows, columns, self.to_q * self.rank**-0.5, self.to_k)
+
+    def scaled_qkv(self) -> tuple[Tensor, Tensor]:
+        """Weight (3C, C, 1, 1) and bias (3C) of `to_qkv` with D^-1/2 in the rows of q: cheaper than scaling the map."""
+        scale = torch.ones_like(self.to_qkv.bias)
+        scale[: self.heads * self.head_dim] = self.head_dim**-0.5
+        return self.to_qkv.weight * scale[:, None, None, None], self.to_qkv.bias * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = F.conv2d(x, *self.scaled_qkv()).permute(0, 2, 3, 1)
+        out = window_attention(qkv, *self.position_codes(), self.window, self.heads, self.shift).permute(0, 3, 1, 2)
+        if self.gate is not None:
+            out = out * self.gate(x)
+        y: Tensor = self.to_out(out)
+        return y
+
+
+class ConvFFN(nn.Module):
+    """u = gelu(proj(x)); u = u + gelu(dwc(u)); the last 1x1 convolution of u: (B, C, H, W) -> (B, C, H, W).
+
+    `last` names that convolution: SST's checkpoints call it "agg", ESC's "aggr".
+    """
+
+    def __init__(self, dim: int, hidden: int, last: str) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, hidden, 1)
+        self.dwc = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.last = last
+        self.add_module(last, nn.Conv2d(hidden, dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = F.gelu(self.proj(x))
+        u = u + F.gelu(self.dwc(u))
+        y: Tensor = self.get_submodule(self.last)(u)
+        return y

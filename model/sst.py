@@ -1,0 +1,68 @@
+"""SST: Scaling Super-resolution Transformer with RIB window attention."""
+
+import torch
+from torch import Tensor, nn
+
+from flashrib.model.config import SSTConfig
+from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
+from flashrib.model.upsamplers import build_upsampler
+
+
+class SSTLayer(nn.Module):
+    """Attention and FFN, each with its LayerNorm in front and a residual around: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, config: SSTConfig, index: int) -> None:
+        super().__init__()
+        self.norm_attn = LayerNorm(config.dim)
+        self.attn = WindowAttention(
+            config.dim,
+            config.windows[index],
+            config.heads[index],
+            config.ranks[index],
+            config.rib_hidden,
+            config.rib_freqs,
+            config.shifted[index],
+            config.gate,
+        )
+        self.norm_ffn = LayerNorm(config.dim)
+        self.ffn = ConvFFN(config.dim, config.ffn_dim, last="agg")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm_attn(x))
+        y: Tensor = x + self.ffn(self.norm_ffn(x))
+        return y
+
+
+class SST(nn.Module):
+    """The whole network: RGB (B, 3, H, W) in 0..1 -> (B, 3, rH, rW), not clamped. Any H and W >= 1."""
+
+    def __init__(self, config: SSTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.proj = nn.Conv2d(3, dim, 3, padding=1)
+        blocks = [
+            nn.Sequential(
+                *(SSTLayer(config, index) for index in range(len(config.windows))), nn.Conv2d(dim, dim, 3, padding=1)
+            )
+            for _ in range(config.blocks)
+        ]
+        self.body = nn.Sequential(*blocks, LayerNorm(dim), nn.Conv2d(dim, dim, 3, padding=1))
+        self.upsampler = build_upsampler(dim, config.upsampler)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        with torch.autocast(
+            picture.device.type, enabled=False
+        ):  # so that the residual stream stays in the weights' dtype
+            shallow = self.proj(picture)
+        *blocks, norm, last = self.body
+        x = shallow
+        for block in blocks:
+            x = x + block(x)
+        y: Tensor = self.upsampler(shallow + last(norm(x)), picture)
+        return y
+
+    def upscale(self, picture: Tensor) -> Tensor:
+        """The official test pipeline: for SST the network itself, on the whole picture."""
+        y: Tensor = self(picture)
+        return y

@@ -1,0 +1,1 @@
+"""The bare training loop of the networks."""

@@ -1,0 +1,104 @@
+"""Configuration of a training run, read from a small TOML file."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from flashrib.model.config import PRESETS, SCALES
+from flashrib.runtime.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run; every field may stand in the TOML file, `data` must.
+
+    Attributes:
+        data: folders of high-resolution pictures, relative to the TOML file; the low-resolution ones are made from them.
+        arch: preset to train.
+        scale: magnification.
+        downscales: each picture is also used at these sizes (antialiased bicubic), 1.0 being its own.
+        validation: number of pictures held out (every n-th of the sorted list), for the PSNR in the log.
+        patch: side of the low-resolution patch in pixels; at least the largest window, so that no window is completed.
+        batch: patches per step.
+        steps: optimiser steps.
+        lr: peak learning rate of Adam.
+        lr_final: learning rate at the end of the cosine.
+        warmup: steps of linear warm-up.
+        ema: decay of the moving average of the weights, which is what is evaluated and exported.
+        clip: largest norm of the gradient.
+        precision: "fp32", or "bf16" for autocast (residual stream, statistics, position codes and loss stay fp32).
+        compile: compile the layers with torch.compile.
+        validate_every, save_every: steps between validations and between saves of the resumable state.
+        seed: seed of the initialisation and of the patches.
+    """
+
+    data: tuple[str, ...]
+    arch: str = "sst-light"
+    scale: int = 2
+    downscales: tuple[float, ...] = (1.0,)
+    validation: int = 8
+    patch: int = 64
+    batch: int = 16
+    steps: int = 10_000
+    lr: float = 5e-4
+    lr_final: float = 1e-6
+    warmup: int = 500
+    ema: float = 0.999
+    clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compile: bool = False
+    validate_every: int = 1000
+    save_every: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "data": bool(self.data),
+            "arch": self.arch in PRESETS,
+            "scale": self.scale in SCALES,
+            "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
+            "validation": self.validation >= 1,
+            "patch": self.patch >= 8,
+            "batch": self.batch >= 1,
+            "steps": self.steps >= 1,
+            "lr": 0 < self.lr_final <= self.lr,
+            "warmup": 0 <= self.warmup < self.steps,
+            "ema": 0 <= self.ema < 1,
+            "clip": self.clip > 0,
+            "precision": self.precision in ("fp32", "bf16"),
+            "validate_every": self.validate_every >= 1,
+            "save_every": self.save_every >= 1,
+        }
+        for name, valid in checks.items():
+            if not valid:
+                raise UsageError(f"training configuration: {name} = {getattr(self, name)!r} is out of range")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a TOML file; folders in `data` are taken relative to it.
+
+    Raises:
+        UsageError: the file cannot be read, is not TOML, or holds unknown, missing, mistyped or out-of-range fields.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as a TOML training configuration: {error}") from error
+    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise UsageError(f"{path}: unknown field(s) {', '.join(unknown)}; known are {', '.join(fields)}")
+    if "data" not in values:
+        raise UsageError(
+            f"{path}: the field data is missing: give the folders of high-resolution pictures, data = ['DIR']"
+        )
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
+        wanted = type(fields[name].default) if name != "data" else tuple
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            values[name] = float(value)
+        if type(values[name]) is not wanted:
+            raise UsageError(f"{path}: {name} = {value!r} must be of type {wanted.__name__.replace('tuple', 'list')}")
+    values["data"] = tuple(str(path.parent / folder) for folder in values["data"])
+    return TrainConfig(**values)

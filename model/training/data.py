@@ -1,0 +1,133 @@
+"""Pairs of high- and low-resolution pictures, and random patches of them, on the training device."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flashrib.model.training.config import TrainConfig
+from flashrib.runtime.errors import UsageError
+from flashrib.runtime.imresize import imresize
+from flashrib.runtime.pictures import read_picture
+
+Pixels = NDArray[np.uint8]
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A high-resolution picture (rH, rW, 3) and its low-resolution one (H, W, 3), uint8 RGB."""
+
+    high: Pixels
+    low: Pixels
+
+
+def list_pictures(folders: Sequence[str]) -> list[Path]:
+    """Sorted pictures of all folders.
+
+    Raises:
+        UsageError: a folder is missing or has no pictures.
+    """
+    paths: list[Path] = []
+    for folder in folders:
+        found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UsageError(f"{folder}: no such folder, or no pictures in it ({', '.join(sorted(SUFFIXES))})")
+        paths += found
+    return paths
+
+
+def split(paths: list[Path], validation: int) -> tuple[list[Path], list[Path]]:
+    """Hold out `validation` evenly spaced pictures: (for training, for validation).
+
+    Raises:
+        UsageError: nothing would be left to train on.
+    """
+    if validation >= len(paths):
+        raise UsageError(f"validation = {validation} leaves nothing to train on: there are {len(paths)} pictures")
+    held = {paths[i * len(paths) // validation] for i in range(validation)}
+    return [p for p in paths if p not in held], [p for p in paths if p in held]
+
+
+def make_pair(high: Pixels, scale: int) -> Pair:
+    """Crop to a multiple of `scale` and shrink as MATLAB's imresize does."""
+    height, width = (side // scale * scale for side in high.shape[:2])
+    high = high[:height, :width]
+    return Pair(high, imresize(high, size=(height // scale, width // scale)))
+
+
+def _pairs_of(path: Path, scale: int, downscales: Sequence[float], least: int) -> list[Pair]:
+    """All sizes of one picture whose low-resolution side is at least `least`."""
+    pixels = read_picture(path).pixels
+    if pixels.dtype != np.uint8:
+        pixels = (pixels >> 8).astype(np.uint8)
+    pairs = []
+    for factor in downscales:
+        size = (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor))
+        if min(size) // scale >= least:
+            pairs.append(make_pair(imresize(pixels, size=size) if factor < 1 else pixels, scale))
+    return pairs
+
+
+def load_pairs(paths: list[Path], scale: int, downscales: Sequence[float] = (1.0,), least: int = 1) -> list[Pair]:
+    """Read pictures and make their pairs, on all cores.
+
+    Raises:
+        PictureError: a picture cannot be read.
+        UsageError: no picture is large enough for one patch.
+    """
+    workers = min(os.cpu_count() or 1, 16, len(paths))
+    jobs = [(path, scale, tuple(downscales), least) for path in paths]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pairs = [pair for found in pool.map(_pairs_of, *zip(*jobs, strict=True), chunksize=8) for pair in found]
+    if not pairs:
+        raise UsageError(f"none of the {len(paths)} pictures has a side of {least * scale} pixels: make patch smaller")
+    return pairs
+
+
+class PatchSampler:
+    """Random patches with flips and rotations, cut on the device with one gather for a whole batch.
+
+    All pictures lie one after the other in one array per resolution; a patch is a set of addresses in it, and the eight symmetries
+    of the square are changes of the addresses.
+    """
+
+    def __init__(self, pairs: list[Pair], config: TrainConfig, device: torch.device) -> None:
+        self.patch, self.scale, self.device = config.patch, config.scale, device
+        self.low = torch.cat([torch.from_numpy(p.low.reshape(-1, 3)) for p in pairs]).to(device)
+        self.high = torch.cat([torch.from_numpy(p.high.reshape(-1, 3)) for p in pairs]).to(device)
+        sizes = torch.tensor([p.low.shape[:2] for p in pairs])
+        areas = sizes.prod(1)
+        self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), areas.cumsum(0)[:-1]]).to(device)
+        self.sizes = sizes.to(device)
+        self.weights = areas.double().to(device)  # a picture is drawn in proportion to its area
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return (low (B, 3, p, p), high (B, 3, rp, rp)), float32 in 0..1; `generator` lives on the sampler's device."""
+        which = torch.multinomial(self.weights, batch, replacement=True, generator=generator)
+        room = (self.sizes[which] - self.patch + 1).double()
+        corner = (torch.rand(batch, 2, device=self.device, generator=generator, dtype=torch.float64) * room).long()
+        symmetry = torch.randint(8, (batch,), device=self.device, generator=generator)
+        low = self._cut(self.low, which, corner, symmetry, 1)
+        high = self._cut(self.high, which, corner, symmetry, self.scale)
+        return low, high
+
+    def _cut(self, pixels: Tensor, which: Tensor, corner: Tensor, symmetry: Tensor, scale: int) -> Tensor:
+        side = self.patch * scale
+        line = torch.arange(side, device=self.device)
+        i, j = line[None, :, None], line[None, None, :]
+        bit = symmetry[:, None, None]
+        i, j = torch.where(bit & 1 > 0, side - 1 - i, i), torch.where(bit & 2 > 0, side - 1 - j, j)
+        i, j = torch.where(bit & 4 > 0, j, i), torch.where(bit & 4 > 0, i, j)
+        rows = corner[:, 0, None, None] * scale + i
+        columns = corner[:, 1, None, None] * scale + j
+        width = self.sizes[which, 1][:, None, None] * scale
+        address = self.offsets[which][:, None, None] * scale**2 + rows * width + columns  # (B, side, side)
+        return (pixels[address].float() / 255).permute(0, 3, 1, 2)
