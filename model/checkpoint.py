@@ -209,12 +209,12 @@ def _header_windows(checkpoint: Checkpoint, recognised: Recognised) -> tuple[Win
         return None
     try:
         windows = tuple((int(rows), int(columns)) for rows, columns in json.loads(text))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         windows = ()
     sides_fit = all(1 <= side <= _LARGEST_WINDOW for window in windows for side in window)
     if len(windows) != recognised.layers or not sides_fit:
         raise CheckpointError(
-            f"{checkpoint.path}: its header says {WINDOWS} = {text!r}, which is not a list of {recognised.layers} windows"
+            f"{checkpoint.path}: its header says {WINDOWS} = {text[:80]!r}, which is not a list of {recognised.layers} windows"
         )
     return windows
 

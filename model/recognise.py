@@ -35,6 +35,8 @@ SST_KEY = "body.0.0.attn.to_q"
 ESC_KEY = "plk_filter"
 SST_REAL_KEY = "model.map_noise.mlp.0.weight"
 
+_LARGEST_SIZE = 4096  # one absurd shape must not make `_check_keys` build a network of terabytes
+
 # SSTlight_DFLIP_X2, SST_Plus_DF2K_X4, ESCRIB_DFLIP_X3, ... and flashrib's own sst-light-x2; "(1)" is what browsers add.
 _FILE_NAME = re.compile(r"(?:sst-?(light|large|xl)?(-plus)?|esc-?rib)(?:-(?:dflip|df2k|div2k))?-x([234])(?:-\(\d+\))?")
 
@@ -155,7 +157,7 @@ class _Reader:
         if key not in self.state_dict:
             raise self.missing([key])
         shape = tuple(self.state_dict[key].shape)
-        if len(shape) != dims or 0 in shape:
+        if len(shape) != dims or not all(1 <= size <= _LARGEST_SIZE for size in shape):
             raise CheckpointError(f"{self.source}: {key!r} has the shape {shape}, which no {self.family} network has")
         return shape
 
@@ -212,6 +214,8 @@ def _esc_layout(read: _Reader) -> Layout:
     dim = read.shape("proj.weight", 4)[0]
     heads, rank = read.heads_and_rank("blocks.0.attn", dim)
     pdim, _, _, side = read.shape(ESC_KEY, 4)
+    if not 2 <= pdim <= dim:
+        raise read.refuse(f"{pdim} channels in the large-kernel convolution ({ESC_KEY}) out of {dim}")
     if side % 2 == 0:
         raise read.refuse(f"a kernel of even side {side} ({ESC_KEY})")
     return {

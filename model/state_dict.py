@@ -181,4 +181,10 @@ def _float32(path: Path, key: str, value: Tensor) -> Tensor:
             f"{path}: {key!r} is a tensor of {value.dtype} ({value.layout}, {value.device}), not of floating-point weights:"
             " pass the checkpoint before quantization"
         )
+    if (
+        value.numel() * value.element_size() > value.untyped_storage().nbytes()
+    ):  # strides of 0: a few bytes for terabytes
+        raise CheckpointError(
+            f"{path}: {key!r} has the shape {tuple(value.shape)}, but the file does not hold as many values"
+        )
     return value.detach().to(torch.float32)

@@ -87,8 +87,8 @@ def encode_tiff(file: IO[bytes], samples: NDArray[Any], icc: bytes | None, exif:
         PictureError: more than 4 GiB; the message lacks the file's name.
     """
     if samples.dtype == np.uint16 and samples.shape[-1] == 2:
-        # Gray with alpha at 16 bits is legal, but Pillow and many viewers refuse it.
-        samples = samples[..., [0, 0, 0, 1]]
+        # Gray with alpha at 16 bits is legal, but Pillow refuses it; a gray profile does not fit colour.
+        samples, icc = samples[..., [0, 0, 0, 1]], None
     height = samples.shape[0]
     rows_per_strip = max(1, STRIP_BYTES // samples[0].nbytes)
     strips = -(-height // rows_per_strip)

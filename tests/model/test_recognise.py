@@ -184,6 +184,7 @@ WRONG = {
     ),
     "axes": (with_shape("proj.weight", 12, 3), r"'proj.weight' has the shape \(12, 3\), which no SST network has"),
     "zero-size": (with_shape("body.0.0.attn.to_q", 0, 8, 3), r"'body.0.0.attn.to_q' has the shape \(0, 8, 3\)"),
+    "absurd-size": (with_shape("proj.weight", 10**6, 1, 1, 1), r"'proj.weight' has the shape \(1000000, 1, 1, 1\)"),
     "heads": (with_shape("body.0.0.attn.to_q", 5, 32, 3), "no SST network has 5 heads .* for 12 channels"),
     "features": (with_shape("body.0.0.attn.to_hidden", 41, 32), "no SST network has 41 coordinate features"),
     "scale-5": (
@@ -197,6 +198,10 @@ WRONG = {
     "esc-without-rib": (
         {"plk_filter": torch.empty(16, 16, 13, 13), "proj.weight": torch.empty(64, 3, 3, 3)},
         "missing keys of an ESC-RIB network: 'blocks.0.attn.to_q'",
+    ),
+    "esc-pdim": (
+        state_dict_of(ESCConfig("", blocks=1)) | {"plk_filter": torch.empty(65, 65, 13, 13)},
+        r"no ESC-RIB network has 65 channels in the large-kernel convolution \(plk_filter\) out of 64",
     ),
     "esc-even-kernel": (
         state_dict_of(ESCConfig("", blocks=1)) | {"plk_filter": torch.empty(16, 16, 12, 12)},

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -53,24 +53,25 @@ def png_bytes(samples: NDArray[Any], key: tuple[int, ...] = (), bits: int = 16) 
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def tiff_bytes(samples: NDArray[Any], photometric: int, order: str = "<", **tags: int) -> bytes:
-    """An uncompressed TIFF of one strip; `tags` such as t338=1 are added as SHORT."""
+def tiff_bytes(samples: NDArray[Any], photometric: int, order: Literal["<", ">"] = "<", **tags: int) -> bytes:
+    """An uncompressed TIFF of one strip; `tags` such as t338=1 are set as SHORT, also in place of what `samples` say."""
     height, width, channels = samples.shape
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
-    entries = {256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height}
+    bits = samples.dtype.itemsize * 8
+    entries = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: channels, 278: height}
     entries |= {int(name[1:]): value for name, value in tags.items()}
-    bits = struct.pack(f"{order}{channels}H", *[samples.dtype.itemsize * 8] * channels)
-    count = len(entries) + 3
+    count = len(entries) + 2
     end = 8 + 2 + 12 * count + 4
     rows = {tag: struct.pack(order + "HHLHH", tag, 3, 1, value, 0) for tag, value in entries.items()}
-    if channels > 2:
+    depths = struct.pack(f"{order}{channels}H", *[bits] * channels) if channels > 1 else b""
+    if channels == 2:
+        rows[258] = struct.pack(order + "HHL", 258, 3, 2) + depths
+    elif channels > 2:
         rows[258] = struct.pack(order + "HHLL", 258, 3, channels, end)
-    else:
-        rows[258] = struct.pack(order + "HHL", 258, 3, channels) + bits.ljust(4, b"\0")
-    rows[273] = struct.pack(order + "HHLL", 273, 4, 1, end + len(bits))
+    rows[273] = struct.pack(order + "HHLL", 273, 4, 1, end + len(depths))
     rows[279] = struct.pack(order + "HHLL", 279, 4, 1, len(data))
     directory = struct.pack(order + "H", count) + b"".join(rows[tag] for tag in sorted(rows)) + bytes(4)
-    return {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HL", 42, 8) + directory + bits + data
+    return {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HL", 42, 8) + directory + depths + data
 
 
 def pillow_bytes(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures import read_picture
@@ -58,6 +58,12 @@ PALETTE.putpixel((1, 0), 1)
         pytest.param(tiff_bytes(GRAY16, 1), GRAY16, True, id="tiff-gray-16"),
         pytest.param(tiff_bytes(GRAY16, 1, ">"), GRAY16, True, id="tiff-gray-16-big-endian"),
         pytest.param(tiff_bytes(GRAY16, 0), 65535 - GRAY16, True, id="tiff-gray-16-white-is-zero"),
+        pytest.param(
+            tiff_bytes(np.array([[[0xAB], [0xCD], [0xEF]]], np.uint8), 1, t256=2, t258=12),
+            np.array([[[0xABCA], [0xDEFD]]], np.uint16),
+            True,
+            id="tiff-gray-12",
+        ),
         pytest.param(tiff_bytes(RGB16, 2), RGB16, False, id="tiff-rgb-16"),
         pytest.param(tiff_bytes(RGB16, 2, ">"), RGB16, False, id="tiff-rgb-16-big-endian"),
         pytest.param(tiff_bytes(RGBA16, 2, ">", t338=2), RGBA16, False, id="tiff-rgba-16"),
@@ -172,10 +178,11 @@ def test_the_first_picture_of_a_phones_jpeg_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("thumbnail_first", [False, True])
 def test_a_tiff_with_a_thumbnail_gives_the_full_picture(tmp_path: Path, thumbnail_first: bool) -> None:
     full_size, thumbnail = Image.fromarray(noise(8, 8, 3)), Image.fromarray(noise(2, 2, 3))
-    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
-    full_size.encoderinfo = {"tiffinfo": {254: 0}}
-    pages = [thumbnail, full_size] if thumbnail_first else [full_size, thumbnail]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo=pages[0].encoderinfo["tiffinfo"])
+    pages = [(full_size, 0), (thumbnail, 1)]
+    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "a.tif", True) as file:
+        for page, subfile_type in reversed(pages) if thumbnail_first else pages:
+            page.save(file, "TIFF", tiffinfo={254: subfile_type})
+            file.newFrame()
     assert np.array_equal(read_picture(tmp_path / "a.tif").pixels, np.asarray(full_size))
 
 
@@ -219,22 +226,23 @@ def test_what_cannot_be_read(tmp_path: Path, data: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+PLAIN = Image.fromarray(noise(40, 40, 3))
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(pillow_bytes(Image.fromarray(noise(40, 40, 3)), kind, **options), id="-".join([kind, *options]))
-        for kind, options in [
-            ("PNG", {}),
-            ("JPEG", {}),
-            ("JPEG", {"progressive": True}),
-            ("WEBP", {}),
-            ("WEBP", {"lossless": True}),
-            ("BMP", {}),
-            ("TIFF", {}),
-            ("TIFF", {"compression": "tiff_lzw"}),
-        ]
-    ]
-    + [pytest.param(png_bytes(RGB16), id="PNG-16"), pytest.param(tiff_bytes(RGB16, 2), id="TIFF-16")],
+        pytest.param(pillow_bytes(PLAIN, "PNG"), id="png"),
+        pytest.param(png_bytes(RGB16), id="png-16"),
+        pytest.param(pillow_bytes(PLAIN, "JPEG"), id="jpeg"),
+        pytest.param(pillow_bytes(PLAIN, "JPEG", progressive=True), id="jpeg-progressive"),
+        pytest.param(pillow_bytes(PLAIN, "WEBP"), id="webp"),
+        pytest.param(pillow_bytes(PLAIN, "WEBP", lossless=True), id="webp-lossless"),
+        pytest.param(pillow_bytes(PLAIN, "BMP"), id="bmp"),
+        pytest.param(pillow_bytes(PLAIN, "TIFF"), id="tiff"),
+        pytest.param(pillow_bytes(PLAIN, "TIFF", compression="tiff_lzw"), id="tiff-lzw"),
+        pytest.param(tiff_bytes(RGB16, 2), id="tiff-16"),
+    ],
 )
 def test_truncated_files_are_refused_and_nothing_else_is_printed(
     tmp_path: Path, data: bytes, capfd: pytest.CaptureFixture[str]
