@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashrib.model.attention import window_attention
+from flashrib.model.attention.symbolic import position_codes_symbolic
 from flashrib.model.config import Gate, NetworkConfig, Window
 from flashrib.model.esc import pad_to_windows
 from flashrib.model.layers import LAYER_NORM_EPS
@@ -48,7 +49,8 @@ class PositionCodes(nn.Module):
         self.to_k = nn.Parameter(torch.zeros(heads, hidden, rank))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return position_codes(self.rows, self.columns, self.to_q, self.to_k)
+        codes = position_codes_symbolic if torch.onnx.is_in_onnx_export() else position_codes
+        return codes(self.rows, self.columns, self.to_q, self.to_k)
 
 
 class Attention(nn.Module):

@@ -20,9 +20,10 @@ def geometric_ensemble(kernel: Tensor) -> Tensor:
 def pad_to_windows(picture: Tensor, window: tuple[int, int]) -> Tensor:
     """Complete a picture (B, C, H, W) at bottom and right to whole windows by reflection."""
     height, width = picture.shape[-2:]
-    if height % window[0]:
+    dynamic = torch.onnx.is_in_onnx_export()  # an exported graph must not depend on the size it was traced with
+    if dynamic or height % window[0]:
         picture = picture.index_select(2, source_index(height, window[0], 0, picture.device))
-    if width % window[1]:
+    if dynamic or width % window[1]:
         picture = picture.index_select(3, source_index(width, window[1], 0, picture.device))
     return picture
 

@@ -1,6 +1,7 @@
-"""`window_attention` as one node of an ONNX graph, `flashrib::WindowAttention`; only used while a network is exported.
+"""`window_attention` and its constants as single nodes of an ONNX graph; only used while a network is exported.
 
-The node carries what is fixed about the layer as attributes; its body, a model-local function, is attached by `flashrib.export`.
+The nodes `flashrib::WindowAttention` and `flashrib::PositionCodes` carry what is fixed about the layer as attributes; their bodies,
+model-local functions, are attached by `flashrib.export`.
 """
 
 import torch.onnx.ops
@@ -21,3 +22,17 @@ def window_attention_symbolic(
         shape=(*qkv.shape[:-1], qkv.shape[-1] // 3),
         version=1,
     )
+
+
+def position_codes_symbolic(rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor) -> tuple[Tensor, Tensor]:
+    """See `flashrib.model.rib.position_codes`."""
+    heads, _, rank = to_q.shape
+    shape = (heads, rows.shape[0] * columns.shape[0], rank)
+    pos_q, pos_k = torch.onnx.ops.symbolic_multi_out(
+        "flashrib::PositionCodes",
+        (rows, columns, to_q, to_k),
+        dtypes=(rows.dtype, rows.dtype),
+        shapes=(shape, shape),
+        version=1,
+    )
+    return pos_q, pos_k

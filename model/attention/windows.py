@@ -11,6 +11,8 @@ from flashrib.model.config import Window
 
 def reflect(index: Tensor, length: int) -> Tensor:
     """Map any index >= 0 into 0..length-1 by mirroring at both ends without repeating the edge, periodically (length 1: all 0)."""
+    if torch.onnx.is_in_onnx_export():  # files state a minimum side, for which one reflection is enough
+        return torch.minimum(index, 2 * (length - 1) - index)
     period = max(2 * (length - 1), 1)
     index = index % period
     return torch.minimum(index, period - index) if length > 1 else torch.zeros_like(index)
@@ -18,13 +20,15 @@ def reflect(index: Tensor, length: int) -> Tensor:
 
 def padded_length(length: int, window: int) -> int:
     """Smallest multiple of `window` that is >= `length`."""
-    return -(-length // window) * window
+    return (length + window - 1) // window * window  # no negative numbers: ONNX divides integers towards zero
 
 
 def source_index(length: int, window: int, shift: int, device: torch.device) -> Tensor:
     """Index into the map for every position of its completed map after the roll by -shift: (padded,), int64."""
     padded = padded_length(length, window)
-    index = (torch.arange(padded, device=device) + shift) % padded
+    index = torch.arange(padded, device=device)
+    if shift:
+        index = (index + shift) % padded
     return reflect(index, length)
 
 

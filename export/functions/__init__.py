@@ -1,0 +1,1 @@
+"""Bodies of the model-local functions, one form per file, written as ONNX text."""

@@ -1,0 +1,8 @@
+"""`python -m flashrib.runtime.cli`."""
+
+import sys
+
+from flashrib.runtime.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Options that several commands share, and how their values are read."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from flashrib.runtime.open_session import KINDS, choose_session, open_session
+from flashrib.runtime.session import Session
+from flashrib.runtime.torch_session import DEVICES
+from flashrib.runtime.upscale import DEFAULT_HALO, DEFAULT_TILE
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what decides over the model and the session."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="FILE",
+        type=Path,
+        help="an ONNX file made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled sst-light x2",
+    )
+    group.add_argument(
+        "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
+    )
+    group.add_argument(
+        "--scale",
+        metavar="N",
+        type=whole_number(1),
+        help="magnification of a checkpoint that does not say it itself; for any other model a check",
+    )
+    group.add_argument(
+        "--session",
+        choices=KINDS,
+        default="auto",
+        help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints",
+    )
+    group.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where PyTorch runs; auto: a CUDA GPU if there is one"
+    )
+    group.add_argument("--threads", metavar="N", type=whole_number(1), help="threads on the CPU; default: all cores")
+
+
+def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_TILE}") -> None:
+    """Add what decides over the tiles; `default` says what happens without --tile."""
+    group = parser.add_argument_group("tiles")
+    group.add_argument(
+        "--tile",
+        metavar="N|HxW",
+        type=tile_sides,
+        help=f"pixels of the input that a tile owns, as a side or height x width; default: {default}",
+    )
+    group.add_argument(
+        "--halo",
+        metavar="N",
+        type=whole_number(0),
+        help=f"pixels of the input that a tile reads beyond its own on each side; default: {DEFAULT_HALO}",
+    )
+
+
+def open_chosen(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
+    """Open the session that the options ask for; returns it, its model file and its kind. Errors as `open_session`."""
+    path, kind = choose_session(arguments.model, arguments.session)
+    session = open_session(
+        path,
+        kind,
+        arch=arguments.arch,
+        scale=arguments.scale,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    return session, path, kind
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers in a range."""
+    wanted = f"a whole number from {least} to {most}" if most is not None else f"a whole number, at least {least}"
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= (most or int(text)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return int(text)
+
+    return read
+
+
+def positive_number(text: str) -> float:
+    """Read a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def tile_sides(text: str) -> int | tuple[int, int]:
+    """Read "256" or "256x320"."""
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
+    if match is None or "0" in {side and side.lstrip("0") or "0" for side in match.groups("1")}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels such as 256, nor height x width such as 256x320")
+    height, width = match.groups()
+    return int(height) if width is None else (int(height), int(width))

@@ -1,0 +1,68 @@
+"""The parser of the command line."""
+
+import argparse
+import importlib.metadata
+import inspect
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from flashrib.runtime.cli import evaluate, info, train, upscale
+from flashrib.runtime.errors import UsageError
+
+DESCRIPTION = "Upscales pictures with super-resolution transformers, on the CPU by default."
+
+EPILOG = """\
+exit codes:
+  0    everything was done
+  1    something failed: a picture, a model, memory; one line for each on standard error
+  2    the command line cannot be meant
+  130  interrupted
+  141  whoever read the output stopped reading
+
+FLASHRIB_DEBUG=1 in the environment shows the traceback of an error."""
+
+COMMANDS: tuple[ModuleType, ...] = (upscale, info, evaluate, train)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as UsageError, and shows descriptions as they are written."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see: {self.prog} --help)")
+
+
+class CommandParser(Parser):
+    """Parser of one command; the hint of an error leads to its help rather than to the general one."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; what it parses has the function of the command as `.run`."""
+    parser = Parser(prog="flashrib", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"flashrib {_version()}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, dest="command", parser_class=CommandParser
+    )
+    for module in COMMANDS:
+        name = module.__name__.rpartition(".")[2]
+        description = inspect.cleandoc(module.run.__doc__ or "")
+        command = commands.add_parser(name, description=description, help=description.partition("\n")[0])
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("flashrib")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "(not installed)"

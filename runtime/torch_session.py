@@ -1,0 +1,183 @@
+"""The PyTorch session: a checkpoint in its deployment form, on the CPU or a CUDA GPU, in float32."""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from flashrib.runtime.errors import CheckpointError, MissingPackageError, OutOfMemoryError, SessionError, UsageError
+from flashrib.runtime.session import Batch
+
+DEVICES = ("auto", "cpu", "cuda")
+
+# What PyTorch's allocators say on the CPU of Linux, macOS and Windows; on the GPU they raise torch.OutOfMemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
+
+
+class TorchSession:
+    """Runs a checkpoint with PyTorch in float32; follows `flashrib.runtime.session.Session`.
+
+    Attributes:
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        arch: str | None = None,
+        scale: int | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """Load the checkpoint `path` and fold it.
+
+        Args:
+            path: a .pth, .pt or .safetensors file.
+            arch: one of `flashrib.model.PRESETS`, where neither the file nor its name says it; see `load_model`.
+            scale: magnification that the checkpoint was trained for, where its shapes do not tell it.
+            device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
+            threads: threads that compute one run on the CPU, >= 1; a setting of PyTorch for the whole process. None leaves it.
+
+        Raises:
+            MissingPackageError: torch or safetensors is not installed.
+            UsageError: `threads` is less than 1, there is no such `device`, `arch` or `scale`.
+            CheckpointError: see `flashrib.model.load_model`; or the checkpoint was trained for another scale.
+            OutOfMemoryError: the weights do not fit.
+        """
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}, but it must be at least 1")
+        require_torch("a PyTorch session")
+        import torch
+
+        from flashrib.model.checkpoint import describe_checkpoint, load_model
+        from flashrib.model.fold import fold
+
+        self.device = choose_device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if scale is not None and (trained := describe_checkpoint(path, arch)["scale"]) not in (None, scale):
+            # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
+            raise CheckpointError(
+                f"{os.fspath(path)}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out"
+            )
+        network = load_model(os.fspath(path), arch, scale)
+        with _one_line_errors(f"{os.fspath(path)}: PyTorch cannot load these weights on {self.device!r}"):
+            # In channels_last PyTorch's convolutions need no copies between the layers: 23 s -> 9 s for 256x256 on the CPU.
+            self._network: Any = fold(network).to(self.device, memory_format=torch.channels_last)
+        config = network.config
+        self.scale = config.scale
+        self.multiple = config.alignment
+        self.minimum = config.minimum
+        self.whole_picture = config.whole_picture
+        self.channels = 3
+        self.dtype = "float32"
+        self.fixed_size: tuple[int, int] | None = None
+
+    def run(self, batch: Batch) -> Batch:
+        """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit; a smaller one may.
+            SessionError: the session is closed, or PyTorch failed.
+        """
+        if self._network is None:
+            raise SessionError("the PyTorch session is closed: make a new one")
+        import torch
+
+        shape = "x".join(str(side) for side in batch.shape)
+        try:
+            with (
+                _one_line_errors(f"PyTorch failed on a batch of {shape} on {self.device!r}"),
+                torch.inference_mode(),
+                _full_float32(self.device),
+            ):
+                output = self._network(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+        except OutOfMemoryError:
+            self._free_gpu()  # otherwise what the failed run had reserved is missing for a smaller one
+            raise
+        result: Batch = np.ascontiguousarray(output)
+        return result
+
+    def close(self) -> None:
+        """Free the network; calling it again does nothing."""
+        if self._network is not None:
+            self._network = None
+            self._free_gpu()
+
+    def _free_gpu(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+
+def require_torch(purpose: str, extra: str = "torch") -> None:
+    """Import torch and safetensors, which the folder `model` needs.
+
+    Args:
+        purpose: what they are needed for, for the error message.
+        extra: the extra of flashrib that brings them.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+        SessionError: one of them is installed and does not load.
+    """
+    for package in ("torch", "safetensors"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package:
+                raise SessionError(f"{purpose} needs the package {package!r}, which does not load: {error}") from error
+            raise MissingPackageError(package, purpose, extra) from error
+        except (ImportError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise SessionError(f"{purpose} needs the package {package!r}, which does not load: {reason}") from error
+
+
+def choose_device(device: str) -> str:
+    """Return "cpu" or "cuda" for one of `DEVICES`.
+
+    Raises:
+        UsageError: no such device in general, or on this machine.
+    """
+    import torch
+
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+@contextlib.contextmanager
+def _one_line_errors(what: str) -> Iterator[None]:
+    """Turn the errors of PyTorch into OutOfMemoryError and SessionError, in one line."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        lines = str(error).strip().splitlines() or [type(error).__name__]  # after the first one: hints and C++ frames
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in _OUT_OF_MEMORY):
+            raise OutOfMemoryError(f"{what}, for lack of memory: {lines[0]}") from error
+        raise SessionError(f"{what}: {lines[0]}") from error
+
+
+@contextlib.contextmanager
+def _full_float32(device: str) -> Iterator[None]:
+    """Compute float32 as float32 on the GPU; PyTorch rounds the inputs of convolutions to TF32 (10 bits) otherwise."""
+    if device == "cpu":
+        yield
+        return
+    import torch
+
+    convolution, product = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = convolution.fp32_precision, product.fp32_precision
+    convolution.fp32_precision = product.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolution.fp32_precision, product.fp32_precision = before
