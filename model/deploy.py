@@ -85,7 +85,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        out = window_attention(self.qkv(x), *self.codes(), self.window, self.heads, self.shift)
+        pos_q, pos_k = self.codes()
+        out = window_attention(self.qkv(x), pos_q, pos_k, self.window, self.heads, self.shift)
         if self.gate is not None:
             gated = x if self.gate_dwc is None else channels_first(self.gate_dwc, x)
             out = out * torch.sigmoid(self.gate(gated))
@@ -132,7 +133,7 @@ class ConvLayer(nn.Module):
         dynamic = self.expand(F.gelu(self.squeeze(head.mean((1, 2))))).reshape(-1, 1, 3, 3)  # (B*P, 1, 3, 3)
         head = head.permute(0, 3, 1, 2)
         images = head.flatten(0, 1)[None]  # (1, B*P, H, W): one group per channel and image
-        mixed = F.conv2d(images, dynamic, padding=1, groups=dynamic.shape[0]).unflatten(1, (-1, self.pdim))[0]
+        mixed = F.conv2d(images, dynamic, padding=1, groups=dynamic.shape[0]).reshape(head.shape)
         mixed = mixed + F.conv2d(head, kernel, padding=kernel.shape[-1] // 2)
         y: Tensor = passed + self.aggr(mixed.permute(0, 2, 3, 1))
         return y

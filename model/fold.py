@@ -15,6 +15,7 @@ exactly at the picture's border. The gate "DWC" is such a convolution, so a gate
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,18 @@ from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
 from flashrib.model.sst import SST, SSTLayer
 
 Affine = tuple[Tensor, Tensor]  # weight (out, in) and bias (out) of a 1x1 convolution
+M = TypeVar("M", bound=nn.Module)
 
 
-def matrix(conv: nn.Conv2d) -> Affine:
+def expect(kind: type[M], module: nn.Module) -> M:
+    """Return `module`, which containers only know as a Module, as what it is."""
+    assert isinstance(module, kind), f"{type(module).__name__} where the network has a {kind.__name__}"
+    return module
+
+
+def matrix(module: nn.Module) -> Affine:
     """Weight and bias of a 1x1 convolution as those of a matrix product."""
+    conv = expect(nn.Conv2d, module)
     assert conv.bias is not None
     return conv.weight.flatten(1), conv.bias
 
@@ -61,7 +70,7 @@ def move_value_bias(qkv: Affine, out: Affine) -> tuple[Affine, Affine]:
 
 def widen_heads(x: Tensor, groups: int, heads: int, width: int) -> Tensor:
     """Append zero channels to each head of (groups*heads*D, ...), so that a head has `width` channels."""
-    x = x.unflatten(0, (groups, heads, -1))
+    x = x.reshape(groups, heads, -1, *x.shape[1:])
     missing = x.new_zeros(groups, heads, width - x.shape[2], *x.shape[3:])
     return torch.cat([x, missing], dim=2).flatten(0, 2)
 
@@ -142,7 +151,7 @@ def fold_attention(norm: LayerNorm, attention: WindowAttention, head_multiple: i
 def fold_ffn(norm: LayerNorm | None, ffn: ConvFFN, last: Affine | None = None) -> deploy.FFN:
     """Fold `norm` and `ffn`; `last` replaces the FFN's last 1x1 convolution."""
     proj = matrix(ffn.proj)
-    last = last or matrix(ffn.get_submodule(ffn.last))  # type: ignore[arg-type]
+    last = last or matrix(ffn.get_submodule(ffn.last))
     if norm is not None:
         proj = fold_norm(norm, proj)
     hidden, dim = proj[0].shape
@@ -156,7 +165,7 @@ def fold_ffn(norm: LayerNorm | None, ffn: ConvFFN, last: Affine | None = None) -
 def fold_conv_layer(norm: nn.Module, ffn: ConvFFN, partial: PartialConv) -> deploy.ConvLayer:
     """Fold one convolutional layer of ESC; the residual stays outside."""
     pdim = partial.plk.pdim
-    last, aggr = merge_partial(matrix(ffn.get_submodule(ffn.last)), matrix(partial.aggr), pdim)  # type: ignore[arg-type]
+    last, aggr = merge_partial(matrix(ffn.get_submodule(ffn.last)), matrix(partial.aggr), pdim)
     dim, hidden = aggr.shape[0], ffn.proj.out_channels
     layer = deploy.ConvLayer(dim, pdim, hidden, None)
     layer.ffn = fold_ffn(norm if isinstance(norm, LayerNorm) else None, ffn, last)
@@ -167,25 +176,27 @@ def fold_conv_layer(norm: nn.Module, ffn: ConvFFN, partial: PartialConv) -> depl
     return layer
 
 
-def fold_sst_block(block: nn.Sequential, head_multiple: int) -> deploy.DeployedSSTBlock:
+def fold_sst_block(block: nn.Module, head_multiple: int) -> deploy.DeployedSSTBlock:
     """Fold one block of SST."""
-    *layers, conv = block
-    sst_layers = [layer for layer in layers if isinstance(layer, SSTLayer)]
-    assert len(sst_layers) == len(layers)
-    assert isinstance(conv, nn.Conv2d)
+    *modules, conv = expect(nn.Sequential, block)
+    layers = [expect(SSTLayer, module) for module in modules]
     return deploy.DeployedSSTBlock(
-        [fold_attention(layer.norm_attn, layer.attn, head_multiple) for layer in sst_layers],
-        [fold_ffn(layer.norm_ffn, layer.ffn) for layer in sst_layers],
-        conv,
+        [fold_attention(layer.norm_attn, layer.attn, head_multiple) for layer in layers],
+        [fold_ffn(layer.norm_ffn, layer.ffn) for layer in layers],
+        expect(nn.Conv2d, conv),
     )
 
 
-def fold_esc_block(block: ESCBlock, head_multiple: int) -> deploy.DeployedESCBlock:
+def fold_esc_block(module: nn.Module, head_multiple: int) -> deploy.DeployedESCBlock:
     """Fold one block of ESC-RIB."""
+    block = expect(ESCBlock, module)
     return deploy.DeployedESCBlock(
         fold_ffn(block.ln_proj, block.proj),
         fold_attention(block.ln_attn, block.attn, head_multiple),
-        [fold_conv_layer(*parts) for parts in zip(block.lns, block.convffns, block.pconvs, strict=True)],
+        [
+            fold_conv_layer(norm, expect(ConvFFN, ffn), expect(PartialConv, partial))
+            for norm, ffn, partial in zip(block.lns, block.convffns, block.pconvs, strict=True)
+        ],
         _norm(block.ln_out),
         block.conv_out,
     )
@@ -209,7 +220,7 @@ def fold(network: Network, *, head_multiple: int = 1, dtype: torch.dtype = torch
                 source.config, source.upsampler, [fold_sst_block(block, head_multiple) for block in blocks]
             )
         else:
-            assert isinstance(source, ESC)
+            source = expect(ESC, source)
             norm, last = source.last
             folded = deploy.DeployedESC(
                 source.config,
@@ -217,5 +228,5 @@ def fold(network: Network, *, head_multiple: int = 1, dtype: torch.dtype = torch
                 [fold_esc_block(block, head_multiple) for block in source.blocks],
                 geometric_ensemble(source.plk_filter),
             )
-        folded.first, folded.norm, folded.last = source.proj, _norm(norm), last
+        folded.first, folded.norm, folded.last = source.proj, _norm(expect(LayerNorm, norm)), expect(nn.Conv2d, last)
     return folded.requires_grad_(False).to(dtype).eval()

@@ -82,9 +82,11 @@ class WindowAttention(nn.Module):
 
     def scaled_qkv(self) -> tuple[Tensor, Tensor]:
         """Weight (3C, C, 1, 1) and bias (3C) of `to_qkv` with D^-1/2 in the rows of q: cheaper than scaling the map."""
-        scale = torch.ones_like(self.to_qkv.bias)
+        weight, bias = self.to_qkv.weight, self.to_qkv.bias
+        assert bias is not None
+        scale = torch.ones_like(bias)
         scale[: self.heads * self.head_dim] = self.head_dim**-0.5
-        return self.to_qkv.weight * scale[:, None, None, None], self.to_qkv.bias * scale
+        return weight * scale[:, None, None, None], bias * scale
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = F.conv2d(x, *self.scaled_qkv()).permute(0, 2, 3, 1)

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,16 @@ class TorchSession:
         self.device = choose_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
+        path = Path(path)
         if scale is not None and (trained := describe_checkpoint(path, arch)["scale"]) not in (None, scale):
             # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
-            raise CheckpointError(
-                f"{os.fspath(path)}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out"
-            )
-        network = load_model(os.fspath(path), arch, scale)
-        with _one_line_errors(f"{os.fspath(path)}: PyTorch cannot load these weights on {self.device!r}"):
-            # In channels_last PyTorch's convolutions need no copies between the layers: 23 s -> 9 s for 256x256 on the CPU.
-            self._network: Any = fold(network).to(self.device, memory_format=torch.channels_last)
+            raise CheckpointError(f"{path}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out")
+        network = load_model(path, arch, scale)
+        self._network: Any = None
+        with _one_line_errors(f"{path}: PyTorch cannot load these weights on {self.device!r}"):
+            folded: Any = fold(network).to(self.device)
+            # Whatever comes out of the layers is channels last, so that weights of this format spare copies.
+            self._network = folded.to(memory_format=torch.channels_last)
         config = network.config
         self.scale = config.scale
         self.multiple = config.alignment
@@ -161,7 +163,9 @@ def _one_line_errors(what: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         lines = str(error).strip().splitlines() or [type(error).__name__]  # after the first one: hints and C++ frames
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in _OUT_OF_MEMORY):
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+            text in str(error) for text in _OUT_OF_MEMORY
+        ):
             raise OutOfMemoryError(f"{what}, for lack of memory: {lines[0]}") from error
         raise SessionError(f"{what}: {lines[0]}") from error
 
@@ -174,7 +178,8 @@ def _full_float32(device: str) -> Iterator[None]:
         return
     import torch
 
-    convolution, product = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    backends: Any = torch.backends
+    convolution, product = backends.cudnn.conv, backends.cuda.matmul
     before = convolution.fp32_precision, product.fp32_precision
     convolution.fp32_precision = product.fp32_precision = "ieee"
     try:

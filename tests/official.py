@@ -110,7 +110,7 @@ def load_vector(name: str) -> Vector:
 
 def max_abs(a: Tensor, b: Tensor) -> float:
     assert a.shape == b.shape, (a.shape, b.shape)
-    return float((a.double() - b.double()).abs().max())
+    return float((a.detach().double() - b.detach().double()).abs().max())
 
 
 def seeded(seed: int) -> torch.Generator:

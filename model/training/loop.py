@@ -92,7 +92,7 @@ class TrainingState:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Within the context the network has the averaged weights."""
-        parameters = list(self.network.parameters())
+        parameters: list[Tensor] = list(self.network.parameters())
         kept = [p.detach().clone() for p in parameters]
         with torch.no_grad():
             torch._foreach_copy_(parameters, self.ema)
@@ -126,7 +126,8 @@ def validate(network: Network, pairs: list[Pair], device: torch.device) -> float
 
 def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
     torch.manual_seed(config.seed)
-    network = build_model(config.arch, config.scale).to(device, memory_format=torch.channels_last).train()
+    network = build_model(config.arch, config.scale).train().to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     ema = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=device.type == "cuda")
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -168,7 +169,8 @@ def train(
     sampler = PatchSampler(load_pairs(training, config.scale, config.downscales, config.patch), config, where)
     validation = load_pairs(held_out, config.scale)
 
-    network, parameters = state.network, list(state.network.parameters())
+    network = state.network
+    parameters: list[Tensor] = list(network.parameters())
     forward: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=config.precision == "bf16")
     total_loss = torch.zeros((), device=where)

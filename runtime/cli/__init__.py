@@ -61,6 +61,8 @@ def _show_traceback() -> None:
 
 
 def _abandon_stdout() -> None:
-    """Keep Python from complaining at exit that the rest of the output cannot be written."""
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+    """Keep Python from complaining at exit where the rest of the output cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,8 +97,9 @@ def positive_number(text: str) -> float:
 
 def tile_sides(text: str) -> int | tuple[int, int]:
     """Read "256" or "256x320"."""
-    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
-    if match is None or "0" in {side and side.lstrip("0") or "0" for side in match.groups("1")}:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels such as 256, nor height x width such as 256x320")
-    height, width = match.groups()
-    return int(height) if width is None else (int(height), int(width))
+    sides = [int(side) for side in text.split("x")] if re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})?", text) else [0]
+    if min(sides) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of pixels such as 256 nor height x width such as 256x320"
+        )
+    return (sides[0], sides[1]) if len(sides) == 2 else sides[0]

@@ -116,7 +116,7 @@ def test_unwritable_file_is_one_line(small: tuple[torch.nn.Module, ModelProto], 
 
 
 def test_unknown_form(small: tuple[torch.nn.Module, ModelProto]) -> None:
-    with pytest.raises(UsageError, match="'flash'.*onnxruntime, standard"):
+    with pytest.raises(UsageError, match=r"'flash'.*onnxruntime, standard"):
         with_attention_form(small[1], "flash")
 
 

@@ -1,0 +1,92 @@
+"""The command `flashrib evaluate`."""
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen
+from flashrib.runtime.cli.output import PictureBar, print_json, print_line
+from flashrib.runtime.errors import UsageError
+from flashrib.runtime.evaluate import Score, average, evaluate, find_pairs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        nargs="?",
+        type=Path,
+        help="NAME_HR.* beside NAME_LR.*, or high-resolution pictures alone",
+    )
+    parser.add_argument("--hr", metavar="DIR", type=Path, help="the high-resolution pictures, instead of DIR")
+    parser.add_argument(
+        "--lr",
+        metavar="DIR",
+        type=Path,
+        help="the low-resolution pictures, of the same names but for endings such as x2 or _LR",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_model_options(parser)
+    add_tile_options(parser, default="each picture whole")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure a model on pictures whose originals are at hand.
+
+    PSNR in dB and SSIM per picture and on average, beside those of bicubic interpolation, as the super-resolution literature
+    computes them: on 8 bits, luma, without a border of as many pixels as the scale. Low-resolution pictures that are not at
+    hand are made as MATLAB's imresize makes them.
+
+    examples:
+      flashrib evaluate Set5/
+      flashrib evaluate --hr DIV2K_valid_HR/ --lr DIV2K_valid_LR_bicubic/X2/ --json
+    """
+    if (arguments.folder is None) == (arguments.hr is None):
+        raise UsageError("give either DIR or --hr DIR (see: flashrib evaluate --help)")
+    if arguments.lr is not None and arguments.hr is None:
+        raise UsageError(f"--lr {arguments.lr} needs --hr (see: flashrib evaluate --help)")
+    pairs = find_pairs(arguments.hr or arguments.folder, arguments.lr)
+    session, model, kind = open_chosen(arguments)
+    width = max(len("picture"), *(len(pair.name) for pair in pairs))
+    scores: list[Score] = []
+    with PictureBar(len(pairs)) as bar:
+        bar.start(pairs[0].name)
+        for score in evaluate(session, pairs, tile=arguments.tile, halo=arguments.halo, progress=bar.report):
+            scores.append(score)
+            bar.finish()
+            if len(scores) < len(pairs):
+                bar.start(pairs[len(scores)].name)
+            if not arguments.json:
+                if len(scores) == 1:
+                    print_line(_columns("picture", "PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", width=width))
+                print_line(_row(score, width))
+    session.close()
+    if arguments.json:
+        document = {"model": str(model), "session": kind, "scale": session.scale}
+        print_json(document | {"pictures": [_values(score) for score in scores], "average": _values(average(scores))})
+    else:
+        print_line(_row(average(scores), width))
+    return 0
+
+
+def _row(score: Score, width: int) -> str:
+    figures = f"{score.psnr:.3f}", f"{score.ssim:.4f}", f"{score.bicubic_psnr:.3f}", f"{score.bicubic_ssim:.4f}"
+    return _columns(score.name, *figures, width=width)
+
+
+def _columns(name: str, *figures: str, width: int) -> str:
+    return f"{name:<{width}}" + "".join(
+        f"{figure:>{size}}" for figure, size in zip(figures, (9, 8, 15, 14), strict=True)
+    )
+
+
+def _values(score: Score) -> dict[str, Any]:
+    """The fields for JSON, which has no infinity: null stands for the PSNR of equal pictures."""
+    return {
+        name: None if isinstance(value, float) and math.isinf(value) else value
+        for name, value in dataclasses.asdict(score).items()
+        if score.height or name not in ("height", "width")
+    }

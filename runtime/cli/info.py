@@ -1,0 +1,80 @@
+"""The command `flashrib info`."""
+
+import argparse
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from flashrib.runtime.bundled import default_model
+from flashrib.runtime.cli.output import print_json, print_table
+from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.open_session import check_agreement, is_checkpoint
+from flashrib.runtime.torch_session import require_torch
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        type=Path,
+        help="an ONNX file or a checkpoint; default: the bundled ONNX file",
+    )
+    parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say what a model file is.
+
+    Architecture, scale, windows, ranks, heads, parameters, alignment and minimum side (in pixels of the input), precision
+    and hash. ONNX files need no PyTorch for it, checkpoints do.
+
+    examples:
+      flashrib info
+      flashrib info SSTlight_DFLIP_X2.pth --json
+    """
+    path = arguments.model or default_model()
+    about = _about_checkpoint(path, arguments.arch) if is_checkpoint(path) else _about_onnx(path, arguments.arch)
+    if arguments.json:
+        print_json(about)
+    else:
+        print_table([(name.replace("_", " "), _text(name, value)) for name, value in about.items()])
+    return 0
+
+
+def _about_onnx(path: Path, arch: str | None) -> dict[str, Any]:
+    metadata = describe_onnx(path)
+    check_agreement(path, metadata, arch, None)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": str(path), "format": "onnx", **dataclasses.asdict(metadata), "sha256": sha256}
+
+
+def _about_checkpoint(path: Path, arch: str | None) -> dict[str, Any]:
+    require_torch("reading a checkpoint")
+    from flashrib.model.checkpoint import describe_checkpoint
+
+    about = describe_checkpoint(path, arch)
+    precision = about.pop("dtype").replace("bfloat", "bf").replace("float", "fp")
+    return {"file": str(path), "format": "checkpoint", **about, "precision": precision, "sha256": about["sha256"]}
+
+
+def _text(name: str, value: Any) -> str:
+    """A value as the table shows it."""
+    match value:
+        case None:
+            return "unknown: pass --arch" if name != "scale" else "unknown: the shapes of x2 and x3 are alike"
+        case bool():
+            return "yes" if value else "no"
+        case int() if name == "parameters":
+            return f"{value:,}"
+        case int() if name == "scale":
+            return f"x{value}"
+        case list() | tuple() if name == "windows":
+            return ", ".join(f"{rows}x{columns}" for rows, columns in value) + " (rows x columns)"
+        case list() | tuple():
+            return ", ".join(map(str, value)) or "none"
+    return str(value)

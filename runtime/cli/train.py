@@ -1,0 +1,57 @@
+"""The command `flashrib train`."""
+
+import argparse
+import math
+from pathlib import Path
+
+from flashrib.runtime.cli.folders import made_folder
+from flashrib.runtime.cli.options import positive_number
+from flashrib.runtime.cli.output import print_line
+from flashrib.runtime.torch_session import DEVICES, require_torch
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "config",
+        metavar="CONFIG.toml",
+        type=Path,
+        help="what to train on which pictures; see flashrib.model.training.config",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="gets weights.safetensors, state.pth and log.csv",
+    )
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where to train; auto: a CUDA GPU if there is one"
+    )
+    parser.add_argument(
+        "--minutes",
+        metavar="N",
+        type=positive_number,
+        default=math.inf,
+        help="stop after this time; a later call continues",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train a network.
+
+    A folder that holds a run of the same configuration continues it. Prints the path of the trained weights.
+
+    example:
+      flashrib train sst-light-x2.toml -o run/ --minutes 30
+    """
+    require_torch("training", extra="train")
+    from flashrib.model.training.config import read_config
+    from flashrib.model.training.loop import train
+
+    config = read_config(arguments.config)
+    with made_folder(arguments.output):
+        weights = train(config, arguments.output, device=arguments.device, minutes=arguments.minutes)
+    print_line(str(weights))
+    return 0

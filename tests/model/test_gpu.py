@@ -1,0 +1,88 @@
+"""What runs on a CUDA GPU computes what the CPU computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flashrib.model import build_model
+from flashrib.model.attention import window_attention
+from flashrib.model.checkpoint import save_safetensors
+from flashrib.model.training.config import TrainConfig
+from flashrib.model.training.data import Pair, PatchSampler
+from flashrib.runtime.torch_session import TorchSession
+from tests.official import seeded
+
+pytestmark = pytest.mark.gpu
+
+CASES = [
+    (64, 64, (8, 8), 3, 16, 16),
+    (37, 53, (16, 16), 6, 32, 18),
+    (100, 70, (48, 48), 2, 32, 32),
+    (63, 111, (4, 6), 3, 16, 24),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_attention(case: tuple[int, int, tuple[int, int], int, int, int], dtype: torch.dtype) -> None:
+    """Error against float64 at most twice that of the plain definition in the same dtype, plus a rounding floor."""
+    height, width, window, heads, head_dim, rank = case
+    g = seeded(3)
+    qkv = torch.randn(2, height, width, 3 * heads * head_dim, generator=g)
+    pos_q, pos_k = (torch.randn(heads, window[0] * window[1], rank, generator=g) for _ in range(2))
+    args = [t.to("cuda", dtype) for t in (qkv, pos_q * rank**-0.5, pos_k)]
+    exact = window_attention(*(t.double() for t in args), window, heads, form="reference")
+    plain = window_attention(*args, window, heads, form="reference").double()
+    ours = window_attention(*args, window, heads).double()
+    rms = exact.square().mean().sqrt()
+    error, allowed = ((x - exact).square().mean().sqrt() / rms for x in (ours, plain))
+    assert error <= 2 * allowed + torch.finfo(dtype).eps
+
+
+def test_session_equals_cpu(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_safetensors(tmp_path / "w.safetensors", build_model("sst-light", 2))
+    batch = torch.rand(1, 3, 70, 100, generator=seeded(4)).numpy()
+    outputs = []
+    for device in ("cpu", "cuda"):
+        session = TorchSession(tmp_path / "w.safetensors", device=device)
+        outputs.append(session.run(batch))
+        session.close()
+    assert np.abs(outputs[0] - outputs[1]).max() <= 1e-4
+
+
+def test_patches_equal_cpu() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [
+        Pair(rng.integers(0, 256, (2 * h, 2 * w, 3), dtype=np.uint8), rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
+        for h, w in ((20, 30), (33, 17))
+    ]
+    config = TrainConfig(data=("x",), patch=16)
+    for device in ("cpu", "cuda"):
+        sampler = PatchSampler(pairs, config, torch.device(device))
+        low, high = sampler.sample(64, torch.Generator(device).manual_seed(1))
+        assert low.shape == (64, 3, 16, 16)
+        assert high.shape == (64, 3, 32, 32)
+        values = torch.from_numpy(np.concatenate([p.low.reshape(-1) for p in pairs])).unique().float() / 255
+        assert torch.isin(low.cpu().unique(), values).all()
+
+
+def test_bf16_training_lowers_the_loss() -> None:
+    torch.manual_seed(0)
+    network = build_model("sst-light", 2).cuda().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-4, fused=True)
+    low = torch.rand(2, 3, 64, 64, generator=seeded(5)).cuda()
+    high = torch.nn.functional.interpolate(low, scale_factor=2.0, mode="bicubic")
+    losses = []
+    for _ in range(30):
+        with torch.autocast("cuda", torch.bfloat16):
+            output = network(low)
+        assert output.dtype == torch.float32  # the residual stream and the picture stay in float32
+        loss = torch.nn.functional.l1_loss(output, high)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2

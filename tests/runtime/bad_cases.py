@@ -1,0 +1,314 @@
+"""The table of bad input: what users get wrong on the command line, with their files and with their models."""
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from flashrib.model import build_model
+from tests.runtime.bad_files import (
+    WEIGHT,
+    Payload,
+    Prepare,
+    bomb,
+    changed,
+    cut,
+    gray,
+    halved,
+    nothing,
+    pair,
+    static_onnx,
+    two_folders,
+    written,
+)
+from tests.runtime.models import write_onnx
+from tests.runtime.test_onnxruntime_session import METADATA
+
+
+def upscale(
+    *arguments: str, model: str = "model.onnx", picture: str = "picture.png", out: str = "out.png"
+) -> list[str]:
+    return ["upscale", picture, "-o", out, "--model", model, *arguments]
+
+
+def train(content: str) -> tuple[Prepare, list[str]]:
+    return written("run.toml", content), ["train", "run.toml", "-o", "run"]
+
+
+# id: what lies there beside picture.png, model.onnx and model.safetensors; arguments; exit code; what the line says
+CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
+    # command line
+    "no command": (nothing, [], 2, "required: COMMAND"),
+    "unknown command": (nothing, ["upscail"], 2, "invalid choice: 'upscail'"),
+    "unknown flag": (nothing, upscale("--fast"), 2, r"unrecognized arguments: --fast \(see: flashrib upscale --help\)"),
+    "abbreviated flag": (nothing, upscale("--over"), 2, "unrecognized arguments: --over"),
+    "no input": (nothing, ["upscale", "-o", "out.png"], 2, "required: IN"),
+    "no output": (nothing, ["upscale", "picture.png"], 2, "required: -o/--output"),
+    "empty output": (nothing, upscale(out=""), 2, "-o needs the name"),
+    "tile no number": (nothing, upscale("--tile", "big"), 2, "--tile: 'big' is neither"),
+    "tile 0": (nothing, upscale("--tile", "0"), 2, "--tile: '0' is neither"),
+    "tile negative": (nothing, upscale("--tile", "-64"), 2, "--tile: '-64' is neither"),
+    "tile of one side 0": (nothing, upscale("--tile", "64x0"), 2, "--tile: '64x0' is neither"),
+    "tile of three sides": (nothing, upscale("--tile", "1x2x3"), 2, "--tile: '1x2x3' is neither"),
+    "halo negative": (nothing, upscale("--halo", "-1"), 2, "--halo: '-1' is not a whole number, at least 0"),
+    "threads 0": (nothing, upscale("--threads", "0"), 2, "--threads: '0' is not a whole number, at least 1"),
+    "quality 101": (nothing, upscale("--quality", "101"), 2, "--quality: '101' is not a whole number from 1 to 100"),
+    "scale no number": (nothing, upscale("--scale", "two"), 2, "--scale: 'two' is not a whole number"),
+    "unknown session": (nothing, upscale("--session", "tensorflow"), 2, "invalid choice: 'tensorflow'"),
+    "unknown device": (nothing, upscale("--device", "tpu"), 2, "invalid choice: 'tpu'"),
+    "GPU for ONNX Runtime": (nothing, upscale("--device", "cuda"), 2, "--device cuda: ONNX Runtime runs on the CPU"),
+    "torch for an ONNX file": (
+        nothing,
+        upscale("--session", "torch"),
+        2,
+        "model.onnx: is an ONNX file, .* --session onnxr",
+    ),
+    "ONNX Runtime for a checkpoint": (
+        nothing,
+        upscale("--session", "onnxruntime", model="model.safetensors"),
+        2,
+        "model.safetensors: is a checkpoint, .* --session torch",
+    ),
+    # pictures in
+    "missing picture": (nothing, upscale(picture="nowhere.png"), 1, "nowhere.png: there is no such file"),
+    "newline in a name": (nothing, upscale(picture="no\nwhere.png"), 1, "no where.png: there is no such file"),
+    "pattern without a match": (nothing, upscale(picture="*.webp"), 1, r"\*.webp: no file matches"),
+    "folder without pictures": (lambda: Path("empty").mkdir(), upscale(picture="empty"), 1, "empty: no pictures"),
+    "not a regular file": (
+        lambda: os.mkfifo("pipe.png"),
+        upscale(picture="pipe.png"),
+        1,
+        "pipe.png: is not a regular file",
+    ),
+    "empty picture": (written("empty.png", b""), upscale(picture="empty.png"), 1, "empty.png: the file is empty"),
+    "text named .png": (written("text.png", "hello\n" * 9), upscale(picture="text.png"), 1, "text.png: is not a PNG"),
+    "truncated PNG": (cut("cut.png"), upscale(picture="cut.png"), 1, "cut.png: is damaged or truncated"),
+    "truncated JPEG": (cut("cut.jpg"), upscale(picture="cut.jpg"), 1, "cut.jpg: is damaged or truncated"),
+    "truncated WebP": (cut("cut.webp"), upscale(picture="cut.webp"), 1, "cut.webp: is"),
+    "truncated TIFF": (cut("cut.tif"), upscale(picture="cut.tif"), 1, "cut.tif: is"),
+    "decompression bomb": (bomb, upscale(picture="bomb.png"), 1, "bomb.png: 100000 x 100000 pixels are more than"),
+    # pictures out
+    "output exists": (written("old.png", "old"), upscale(out="old.png"), 1, "old.png: exists already"),
+    "output extension unknown": (nothing, upscale(out="out.gif"), 1, "out.gif: cannot write '.gif' files"),
+    "output below a file": (nothing, upscale(out="model.onnx/out/"), 1, "model.onnx/out.*model.onnx is a file"),
+    "output folder is a file": (
+        nothing,
+        ["upscale", "picture.png", "model.onnx", "-o", "model.safetensors"],
+        1,
+        "model.safetensors: cannot be a folder",
+    ),
+    "output folder of a file missing": (nothing, upscale(out="new/out.png"), 1, "'new' does not exist"),
+    "output is the input": (nothing, upscale("--overwrite", out="picture.png"), 2, "replace the input picture.png"),
+    "two pictures into one file": (
+        two_folders,
+        ["upscale", "a", "b", "-o", "out.png"],
+        2,
+        "out.png: is the name of one picture, but there are 2",
+    ),
+    "two results of one name": (
+        two_folders,
+        ["upscale", "a", "b", "-o", "out"],
+        2,
+        "out/same.png: would be the result of both a/same.png and b/same.png",
+    ),
+    "alpha into JPEG": (
+        lambda: Image.new("RGBA", (9, 8), (1, 2, 3, 99)).save("glass.png"),
+        upscale(picture="glass.png", out="out.jpg"),
+        1,
+        "out.jpg: JPEG cannot keep transparency",
+    ),
+    "too long for JPEG": (
+        gray("long.png", 40_000, 1),
+        upscale(picture="long.png", out="out.jpg"),
+        1,
+        "out.jpg: 80000 x 2 is too large for JPEG",
+    ),
+    # ONNX files
+    "missing model": (nothing, upscale(model="nowhere.onnx"), 1, "nowhere.onnx: there is no such file"),
+    "model is a folder": (
+        lambda: Path("m").mkdir(),
+        upscale(model="m"),
+        1,
+        "m: cannot be read as a model: Is a directory",
+    ),
+    "empty ONNX": (written("e.onnx", b""), upscale(model="e.onnx"), 1, r"e.onnx: not an ONNX file, .*\(0 bytes\)"),
+    "garbage ONNX": (written("g.onnx", b"\xff" * 99), upscale(model="g.onnx"), 1, "g.onnx: not an ONNX file"),
+    "truncated ONNX": (
+        halved("model.onnx", "cut.onnx"),
+        upscale(model="cut.onnx"),
+        1,
+        "cut.onnx: not an ONNX file, or a tru",
+    ),
+    "foreign ONNX": (
+        lambda: write_onnx(Path("foreign.onnx"), metadata={}),
+        upscale(model="foreign.onnx"),
+        1,
+        "foreign.onnx: the metadata property 'flashrib.architecture' is missing",
+    ),
+    "malformed metadata": (
+        lambda: write_onnx(Path("odd.onnx"), metadata=METADATA.to_properties() | {"flashrib.scale": "[2"}),
+        upscale(model="odd.onnx"),
+        1,
+        r"odd.onnx: the metadata property 'flashrib.scale' is malformed: '\[2'",
+    ),
+    "neither ONNX nor checkpoint": (written("m.bin", "model"), upscale(model="m.bin"), 1, "m.bin: neither an ONNX"),
+    "another arch than the ONNX file": (
+        nothing,
+        upscale("--arch", "sst"),
+        1,
+        "model.onnx: its arch is sst-light, not sst",
+    ),
+    "another scale than the ONNX file": (nothing, upscale("--scale", "4"), 1, "model.onnx: its scale is 2, not 4"),
+    "halo that fills a static model": (
+        static_onnx,
+        upscale("--halo", "32", model="static.onnx", picture="large.bmp"),
+        1,
+        "large.bmp: the model takes exactly 64 pixels, of which a halo of 64",
+    ),
+    # checkpoints
+    "code in a pickle": (
+        lambda: torch.save({"params": Payload()}, "code.pth"),
+        upscale(model="code.pth"),
+        1,
+        "code.pth: refused, because a pickle can run code and it asks for posix.mkdir",
+    ),
+    "code in a plain pickle": (
+        lambda: Path("code.pt").write_bytes(pickle.dumps(Payload(), 4)),
+        upscale(model="code.pt"),
+        1,
+        "code.pt: refused, because a pickle can run code",
+    ),
+    "truncated .pth": (
+        lambda: (changed("whole.pth", lambda sd: None)(), halved("whole.pth", "cut.pth")()),
+        upscale(model="cut.pth"),
+        1,
+        "cut.pth: a damaged or truncated PyTorch file",
+    ),
+    "truncated .safetensors": (
+        halved("model.safetensors", "cut.safetensors"),
+        upscale(model="cut.safetensors"),
+        1,
+        "cut.safetensors: a damaged or truncated .safetensors file",
+    ),
+    "text named .pth": (
+        written("page.pth", "<html>not found</html>"),
+        upscale(model="page.pth"),
+        1,
+        "page.pth: not a check",
+    ),
+    "empty .safetensors": (written("e.safetensors", b""), upscale(model="e.safetensors"), 1, "e.safetensors: .* empty"),
+    "weights not finite": (
+        changed("nan.pth", lambda sd: sd[WEIGHT].fill_(float("nan"))),
+        upscale(model="nan.pth"),
+        1,
+        "nan.pth: NaN or infinite weights in 1 tensors: 'body.0.0.attn.to_qkv.weight'",
+    ),
+    "plain or Plus": (
+        lambda: torch.save(build_model("sst-light").state_dict(), "which.pth"),
+        upscale(model="which.pth"),
+        1,
+        "which.pth: this may be sst-light or sst-light-plus, .*: pass --arch",
+    ),
+    "wrong arch": (
+        lambda: torch.save(build_model("sst-light").state_dict(), "light.pth"),
+        upscale("--arch", "sst-plus", model="light.pth"),
+        1,
+        "light.pth: its shapes contradict 'sst-plus', .*dim 48 instead of 180",
+    ),
+    "unknown arch": (
+        nothing,
+        upscale("--arch", "swinir", model="model.safetensors"),
+        2,
+        "unknown architecture 'swinir'",
+    ),
+    "missing key": (changed("m.pth", lambda sd: sd.pop(WEIGHT)), upscale(model="m.pth"), 1, f"1 missing: '{WEIGHT}'"),
+    "unexpected key": (
+        changed("m.pth", lambda sd: sd.update(more=torch.zeros(1))),
+        upscale(model="m.pth"),
+        1,
+        "1 unexpected: 'more'",
+    ),
+    "misshapen key": (
+        changed("m.pth", lambda sd: sd.update({WEIGHT: torch.zeros(7, 12, 1, 1)})),
+        upscale(model="m.pth"),
+        1,
+        rf"1 misshapen: '{WEIGHT}' \(7, 12, 1, 1\) instead of",
+    ),
+    "keys of another architecture": (
+        lambda: save_file({"conv_first.weight": torch.zeros(64, 3, 3, 3)}, "esrgan.safetensors"),
+        upscale(model="esrgan.safetensors"),
+        1,
+        "esrgan.safetensors: keys of no architecture that flashrib knows .*'conv_first.weight'",
+    ),
+    "wrong scale": (
+        nothing,
+        upscale("--scale", "4", model="model.safetensors"),
+        1,
+        "model.safetensors: trained for x2, .* x4",
+    ),
+    "impossible scale": (
+        nothing,
+        upscale("--scale", "7", model="model.safetensors"),
+        1,
+        "model.safetensors: trained for x2, .* x7",
+    ),
+    # info
+    "info on a picture": (nothing, ["info", "picture.png"], 1, r"picture.png: neither an ONNX file .* b'\\x89PNG"),
+    "info on a missing file": (nothing, ["info", "nowhere.pth"], 1, "nowhere.pth: there is no such file"),
+    "info with another arch": (nothing, ["info", "model.onnx", "--arch", "sst"], 1, "its arch is sst-light, not sst"),
+    # evaluate
+    "evaluate nothing": (nothing, ["evaluate"], 2, "give either DIR or --hr DIR"),
+    "evaluate two things": (nothing, ["evaluate", "a", "--hr", "b"], 2, "give either DIR or --hr DIR"),
+    "evaluate --lr alone": (nothing, ["evaluate", "a", "--lr", "b"], 2, "--lr b needs --hr"),
+    "evaluate a missing folder": (nothing, ["evaluate", "nowhere"], 1, "nowhere: cannot be read as a folder"),
+    "evaluate no pictures": (
+        lambda: Path("empty").mkdir(),
+        ["evaluate", "empty"],
+        1,
+        "empty: no pictures in this folder",
+    ),
+    "evaluate other sizes": (
+        pair((40, 50), (20, 24)),
+        ["evaluate", "pairs", "--model", "model.onnx"],
+        1,
+        "pairs/cat_HR.png: has 40x50 pixels, but cat_LR.png upscaled by 2 has 40x48",
+    ),
+    "evaluate too small": (
+        pair((12, 12), (0, 0)),
+        ["evaluate", "pairs", "--model", "model.onnx"],
+        1,
+        "pairs/cat_HR.png: ssim needs 11 pixels a side, not 8 x 8",
+    ),
+    "evaluate without a partner": (
+        lambda: (two_folders(), gray("b/other.png", 9, 9)()),
+        ["evaluate", "--hr", "b", "--lr", "a"],
+        1,
+        r"b/other.png: no low-resolution picture other\* in a",
+    ),
+    # train
+    "train without a configuration": (
+        nothing,
+        ["train", "no.toml", "-o", "run"],
+        2,
+        "no.toml: cannot be read as a TOML",
+    ),
+    "train minutes 0": (nothing, ["train", "no.toml", "-o", "run", "--minutes", "0"], 2, "'0' is not a number above 0"),
+    "training data missing": (*train("steps = 5"), 2, "run.toml: the field data is missing"),
+    "training data not there": (*train("data = ['hr']"), 2, "hr: no such folder, or no pictures in it"),
+    "training field unknown": (*train("data = ['hr']\nstepz = 5"), 2, r"run.toml: unknown field\(s\) stepz"),
+    "training field mistyped": (
+        *train("data = ['hr']\nsteps = 'many'"),
+        2,
+        "run.toml: steps = 'many' must be of type int",
+    ),
+    "training no TOML": (*train("steps: 5"), 2, "run.toml: cannot be read as a TOML"),
+    "training into a file": (
+        written("run.toml", "data = ['hr']"),
+        ["train", "run.toml", "-o", "model.onnx"],
+        1,
+        "model.onnx: the folder cannot be made: File exists",
+    ),
+}
