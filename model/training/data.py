@@ -18,6 +18,7 @@ from flashrib.runtime.imresize import imresize
 from flashrib.runtime.pictures import read_picture
 
 Pixels = NDArray[np.uint8]
+CHUNK = 8  # pictures that one process takes at a time
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -83,10 +84,13 @@ def load_pairs(paths: list[Path], scale: int, downscales: Sequence[float] = (1.0
         PictureError: a picture cannot be read.
         UsageError: no picture is large enough for one patch.
     """
-    workers = min(os.cpu_count() or 1, 16, len(paths))
-    jobs = [(path, scale, tuple(downscales), least) for path in paths]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pairs = [pair for found in pool.map(_pairs_of, *zip(*jobs, strict=True), chunksize=8) for pair in found]
+    columns = zip(*((path, scale, tuple(downscales), least) for path in paths), strict=True)
+    if len(paths) <= CHUNK:  # not worth a process
+        pairs = [pair for found in map(_pairs_of, *columns) for pair in found]
+    else:
+        workers = min(os.cpu_count() or 1, 16, len(paths) // CHUNK)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            pairs = [pair for found in pool.map(_pairs_of, *columns, chunksize=CHUNK) for pair in found]
     if not pairs:
         raise UsageError(f"none of the {len(paths)} pictures has a side of {least * scale} pixels: make patch smaller")
     return pairs
@@ -101,8 +105,8 @@ class PatchSampler:
 
     def __init__(self, pairs: list[Pair], config: TrainConfig, device: torch.device) -> None:
         self.patch, self.scale, self.device = config.patch, config.scale, device
-        self.low = torch.cat([torch.from_numpy(p.low.reshape(-1, 3)) for p in pairs]).to(device)
-        self.high = torch.cat([torch.from_numpy(p.high.reshape(-1, 3)) for p in pairs]).to(device)
+        self.low = torch.from_numpy(np.concatenate([p.low.reshape(-1, 3) for p in pairs])).to(device)
+        self.high = torch.from_numpy(np.concatenate([p.high.reshape(-1, 3) for p in pairs])).to(device)
         sizes = torch.tensor([p.low.shape[:2] for p in pairs])
         areas = sizes.prod(1)
         self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), areas.cumsum(0)[:-1]]).to(device)
@@ -115,11 +119,20 @@ class PatchSampler:
         room = (self.sizes[which] - self.patch + 1).double()
         corner = (torch.rand(batch, 2, device=self.device, generator=generator, dtype=torch.float64) * room).long()
         symmetry = torch.randint(8, (batch,), device=self.device, generator=generator)
-        low = self._cut(self.low, which, corner, symmetry, 1)
-        high = self._cut(self.high, which, corner, symmetry, self.scale)
+        low = self.cut(self.low, which, corner, symmetry, 1)
+        high = self.cut(self.high, which, corner, symmetry, self.scale)
         return low, high
 
-    def _cut(self, pixels: Tensor, which: Tensor, corner: Tensor, symmetry: Tensor, scale: int) -> Tensor:
+    def cut(self, pixels: Tensor, which: Tensor, corner: Tensor, symmetry: Tensor, scale: int) -> Tensor:
+        """Cut patches out of `pixels` (all pictures one after the other): (B, 3, scale*p, scale*p), float32 in 0..1.
+
+        Args:
+            pixels: `self.low` with scale 1, or `self.high` with the scale of the pairs.
+            which: (B,), the picture.
+            corner: (B, 2), row and column of the patch's corner in the low-resolution picture.
+            scale: of `pixels` against the low-resolution pictures.
+            symmetry: (B,), 0..7: bit 0 flips the rows, bit 1 the columns, bit 2 exchanges rows and columns.
+        """
         side = self.patch * scale
         line = torch.arange(side, device=self.device)
         i, j = line[None, :, None], line[None, None, :]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,9 +82,9 @@ class TrainingState:
             for target, name in zip(self.ema, self.parameter_names(), strict=True):
                 target.copy_(state["params_ema"][name])
             self.step = state["step"]
-        except (OSError, KeyError, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
-                f"{folder / STATE}: cannot be continued from: {error}; delete it to start anew"
+                f"{folder / STATE}: damaged, the run cannot be continued ({type(error).__name__}): delete it to start anew"
             ) from error
 
     def parameter_names(self) -> list[str]:
@@ -117,7 +118,7 @@ def validate(network: Network, pairs: list[Pair], device: torch.device) -> float
     results = []
     with torch.inference_mode():
         for pair in pairs:
-            low = torch.from_numpy(pair.low).to(device).permute(2, 0, 1)[None].float() / 255
+            low = torch.tensor(pair.low, device=device).permute(2, 0, 1)[None].float() / 255
             high = (network.upscale(low)[0].clamp(0, 1) * 255).round().permute(1, 2, 0).to(torch.uint8).cpu().numpy()
             results.append(psnr(high, pair.high, border=network.config.scale))
     network.train()

@@ -1,6 +1,6 @@
 """The command line: one module per command, each a docstring with an example and a thin body over the library.
 
-Results go to standard output; errors (one line each) and progress go to standard error. Exit codes are in `parser.EPILOG`.
+Results go to standard output; errors (one line each) and progress go to standard error. `parser.EPILOG` lists the exit codes.
 """
 
 import os

@@ -36,9 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure a model on pictures whose originals are at hand.
 
-    PSNR in dB and SSIM per picture and on average, beside those of bicubic interpolation, as the super-resolution literature
-    computes them: on 8 bits, luma, without a border of as many pixels as the scale. Low-resolution pictures that are not at
-    hand are made as MATLAB's imresize makes them.
+    PSNR in dB and SSIM per picture and on average, beside those of bicubic
+    interpolation, as the super-resolution literature computes them: on 8 bits,
+    luma, without a border of as many pixels as the scale. Low-resolution pictures
+    that are not at hand are made as MATLAB's imresize makes them.
 
     examples:
       flashrib evaluate Set5/

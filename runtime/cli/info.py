@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Say what a model file is.
 
-    Architecture, scale, windows, ranks, heads, parameters, alignment and minimum side (in pixels of the input), precision
-    and hash. ONNX files need no PyTorch for it, checkpoints do.
+    Architecture, scale, windows, ranks, heads, parameters, alignment and minimum
+    side (in pixels of the input), precision and hash. ONNX files need no PyTorch
+    for it, checkpoints do.
 
     examples:
       flashrib info

@@ -15,7 +15,7 @@ DESCRIPTION = "Upscales pictures with super-resolution transformers, on the CPU 
 EPILOG = """\
 exit codes:
   0    everything was done
-  1    something failed: a picture, a model, memory; one line for each on standard error
+  1    something failed: a picture, a model, memory (one line each on stderr)
   2    the command line cannot be meant
   130  interrupted
   141  whoever read the output stopped reading

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train a network.
 
-    A folder that holds a run of the same configuration continues it. Prints the path of the trained weights.
+    A folder that holds a run of the same configuration continues it. Prints the
+    path of the trained weights.
 
     example:
       flashrib train sst-light-x2.toml -o run/ --minutes 30

@@ -45,9 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Upscale pictures.
 
-    One picture is written to the file OUT; several, or the pictures of a folder, keep their names and go into the folder OUT.
-    A picture that cannot be upscaled is reported and does not stop the others; a result that exists is one of these unless
-    --overwrite is given. Depth, transparency, colour profile and EXIF data are kept as far as the format of the result allows.
+    One picture is written to the file OUT; several, or the pictures of a folder,
+    keep their names and go into the folder OUT. A picture that cannot be upscaled
+    is reported and does not stop the others; the same for a result that exists,
+    unless --overwrite is given. Depth, transparency, colour profile and EXIF data
+    are kept as far as the format of the result allows.
 
     examples:
       flashrib upscale photo.jpg -o large.png

@@ -141,7 +141,9 @@ def test_conv_layer(with_norm: bool) -> None:
     assert max_abs(folded, partial(ffn(norm(x)), kernel)) <= BOUND
 
 
-ESC = ESCConfig("esc-rib-custom", dim=12, pdim=4, kernel_size=5, blocks=2, conv_blocks=2, window=(8, 8), heads=3, rank=5, ffn_dim=15)
+ESC = ESCConfig(
+    "esc-rib-custom", dim=12, pdim=4, kernel_size=5, blocks=2, conv_blocks=2, window=(8, 8), heads=3, rank=5, ffn_dim=15
+)
 SST = SSTConfig("sst-custom", dim=12, windows=((4, 4), (6, 4)), heads=(3, 2), ranks=(3, 5), blocks=2, ffn_dim=15)
 
 

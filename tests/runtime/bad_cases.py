@@ -19,6 +19,7 @@ from tests.runtime.bad_files import (
     gray,
     halved,
     nothing,
+    one_alone,
     pair,
     static_onnx,
     two_folders,
@@ -283,7 +284,7 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
         "pairs/cat_HR.png: ssim needs 11 pixels a side, not 8 x 8",
     ),
     "evaluate without a partner": (
-        lambda: (two_folders(), gray("b/other.png", 9, 9)()),
+        one_alone,
         ["evaluate", "--hr", "b", "--lr", "a"],
         1,
         r"b/other.png: no low-resolution picture other\* in a",

@@ -74,6 +74,11 @@ def two_folders() -> None:
         Image.fromarray(noise(8, 9, 3)).save(f"{folder}/same.png")
 
 
+def one_alone() -> None:
+    two_folders()
+    gray("b/other.png", 9, 9)()
+
+
 def pair(high: tuple[int, int], low: tuple[int, int]) -> Prepare:
     def write() -> None:
         Path("pairs").mkdir()

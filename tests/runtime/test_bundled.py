@@ -16,7 +16,7 @@ from flashrib.runtime.errors import ModelError
 def test_the_files_lie_in_the_package(
     find: Callable[[], Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path / package)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
     with pytest.raises(ModelError, match=rf"weights/{name}: the bundled model is missing from this installation"):
         find()
     path = tmp_path / "flashrib.runtime" / "weights" / name

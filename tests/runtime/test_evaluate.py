@@ -26,7 +26,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def found(pairs: list[Pair]) -> list[tuple[str, str, str | None]]:
-    return [(pair.name, pair.high.name, pair.low and pair.low.name) for pair in pairs]
+    return [(pair.name, pair.high.name, pair.low.name if pair.low else None) for pair in pairs]
 
 
 @pytest.mark.parametrize(
