@@ -1,0 +1,87 @@
+"""The bundled model: what the README and the model card promise of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from flashrib.model import load_model
+from flashrib.model.checkpoint import sha256_of
+from flashrib.runtime.bundled import default_model, default_weights
+from flashrib.runtime.evaluate import average, evaluate, find_pairs
+from flashrib.runtime.imresize import imresize
+from flashrib.runtime.metrics import psnr
+from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession, describe_onnx
+from flashrib.runtime.pictures import read_picture
+from flashrib.runtime.tiles import plan
+from flashrib.runtime.upscale import upscale_array
+from tests.official import ROOT, SHARED
+
+PICTURES = ROOT / "docs" / "pictures"
+
+
+@pytest.fixture(scope="module")
+def session() -> OnnxRuntimeSession:
+    return OnnxRuntimeSession(default_model())
+
+
+def low() -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = read_picture(PICTURES / "demo_lr.png").pixels
+    return pixels
+
+
+def test_the_onnx_file_is_made_from_the_weights() -> None:
+    about = describe_onnx(default_model())
+    assert about.source_sha256 == sha256_of(default_weights())
+    assert (about.architecture, about.scale, about.precision, about.alignment) == ("sst-light", 2, "fp32", 64)
+
+
+def test_both_fit_into_the_wheel() -> None:
+    assert default_model().stat().st_size + default_weights().stat().st_size < 12e6
+
+
+def test_onnx_equals_pytorch(session: OnnxRuntimeSession) -> None:
+    x = (low().transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)[:, :, :97, :130]
+    with torch.inference_mode():
+        expected = load_model(default_weights()).upscale(torch.from_numpy(x)).numpy()
+    assert np.abs(session.run(x) - expected).max() <= 1e-4
+
+
+def test_far_better_than_bicubic(session: OnnxRuntimeSession) -> None:
+    high = read_picture(PICTURES / "demo_hr.png").pixels
+    ours, bicubic = upscale_array(session, low()), imresize(low(), scale=2)
+    assert psnr(ours, high, border=2) > psnr(bicubic, high, border=2) + 3
+
+
+def test_tiles_equal_the_whole(session: OnnxRuntimeSession) -> None:
+    """At the default halo at least 60 dB; without a halo much less, so the test can see seams."""
+    x = low().astype(np.float32)[:, :200] / 255
+    whole = session.run(np.ascontiguousarray(x.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
+    assert len(plan(*x.shape[:2], (64, 64), 64, session.multiple, session.minimum)) > 1
+    assert psnr(upscale_array(session, x, tile=64, halo=64), whole, peak=1.0) >= 60
+    assert psnr(upscale_array(session, x, tile=64, halo=0), whole, peak=1.0) < 60
+
+
+def test_the_readme_script_runs(tmp_path: Path) -> None:
+    """Plain onnxruntime, nothing of flashrib."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (script,) = [block for block in blocks if "onnxruntime.InferenceSession" in block]
+    assert "flashrib" not in script
+    script = script.replace('"large.png"', repr(str(tmp_path / "large.png")))
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    high = read_picture(PICTURES / "demo_hr.png").pixels
+    assert psnr(read_picture(tmp_path / "large.png").pixels, high, border=2) > 36
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least", "bicubic"), [("Set5", 37.2, 33.7), ("Set14", 32.9, 30.2)])
+def test_quality(name: str, least: float, bicubic: float, session: OnnxRuntimeSession) -> None:
+    mean = average(list(evaluate(session, find_pairs(SHARED / "data" / name / "x2"))))
+    assert mean.psnr >= least
+    assert mean.bicubic_psnr == pytest.approx(bicubic, abs=0.05)
