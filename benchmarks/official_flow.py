@@ -1,4 +1,4 @@
-"""The rival: the official data flow of attention in plain PyTorch, as `specs` and the published code describe it.
+"""The rival: the official data flow of attention in plain PyTorch, as the paper and the published code have it.
 
 Same weights, same networks, same results as ours; only the attention goes the official way: the map is completed before the 1x1
 convolution, the bias MLP runs over all N tokens every time, its codes are concatenated to q and k, v is widened with zeros to the

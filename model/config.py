@@ -135,6 +135,10 @@ class ESCConfig:
     family = "esc-rib"
     whole_picture = True  # every convolutional layer averages over the whole map
 
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise UsageError(f"the number of heads must divide dim = {self.dim}, got {self.heads}")
+
     @property
     def scale(self) -> int:
         return self.upsampler.scale

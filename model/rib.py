@@ -1,4 +1,4 @@
-"""Rank-factorized implicit neural bias: coordinates of a window -> position codes (RIB paper, section 3; `specs` order of operations).
+"""Rank-factorized implicit neural bias: coordinates of a window -> position codes (arXiv 2603.06738), in the official order of operations.
 
 The bias of head a between tokens n and m of a window is <pos_q[a, n], pos_k[a, m]>, with
 

@@ -12,7 +12,7 @@ from flashrib.runtime.pictures import Picture
 from flashrib.runtime.session import Batch, Session
 from flashrib.runtime.tiles import Span, TilePlan, plan, smaller
 
-DEFAULT_TILE = 192
+DEFAULT_TILE = 256
 """Input pixels that an inner tile owns on each side."""
 
 DEFAULT_HALO = 64

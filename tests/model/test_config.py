@@ -121,3 +121,8 @@ def test_build_model_is_ready_to_run() -> None:
     assert not network.training
     assert isinstance(network.config, ESCConfig)
     assert (network.config.name, network.config.scale) == ("esc-rib", 3)
+
+
+def test_esc_heads_must_divide_the_dimension() -> None:
+    with pytest.raises(UsageError, match="must divide dim = 64, got 5"):
+        ESCConfig("esc-rib-custom", heads=5)
