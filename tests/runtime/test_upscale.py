@@ -235,7 +235,7 @@ def test_whole_picture_models_are_not_tiled_silently_when_memory_is_short() -> N
 
 def test_defaults() -> None:
     session = FakeSession(multiple=64, minimum=33)
-    upscale_array(session, noise(700, 700, 3))
+    upscale_array(session, noise(900, 900, 3))
     assert max(session.shapes) == (DEFAULT_TILE + 2 * DEFAULT_HALO,) * 2
 
 
