@@ -1,48 +1,69 @@
-"""Deployment form -> ONNX file."""
+"""Trained network -> ONNX model: fold, trace, precision, passes, the body of attention, metadata."""
 
-import logging
-import os
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 import onnx
-import torch
 from onnx import ModelProto
 
 from flashrib.export.forms import with_attention_form
+from flashrib.export.options import ExportOptions
+from flashrib.export.passes import run_passes
+from flashrib.export.precision import with_precision
+from flashrib.export.save import save_onnx
+from flashrib.export.trace import trace
 from flashrib.model.build import Network
-from flashrib.model.deploy import Deployed
 from flashrib.model.fold import fold
-from flashrib.runtime.errors import FlashribError, ModelError
+from flashrib.runtime.errors import ModelError, UsageError
 from flashrib.runtime.metadata import ModelMetadata
 
-OPSET = 20  # the highest that vs-mlrt and chaiNNer take; has Gelu as one operator
+__all__ = ["onnx_from_network", "save_onnx"]
 
 
 def onnx_from_network(
-    network: Network, *, attention: str = "onnxruntime", source_sha256: str = "", opset: int = OPSET
+    network: Network,
+    *,
+    attention: str | None = None,
+    source_sha256: str = "",
+    opset: int | None = None,
+    options: ExportOptions | None = None,
 ) -> ModelProto:
-    """Fold a network and export it with dynamic height and width, in float32.
+    """Fold a network and export it.
 
-    Input `input` (1, 3, H, W) and output `output` (1, 3, rH, rW), RGB, 0..1, not clamped; H and W at least `config.minimum`.
+    Input `input` (B, 3, H, W) and output `output` (B, 3, rH, rW), RGB, 0..1; H and W at least `config.minimum`.
 
     Args:
         network: SST or ESC in training form; stays as it is.
-        attention: form of the attention operator, a key of `flashrib.export.forms.FORMS`.
+        attention: short for `options.attention`.
         source_sha256: hash of the checkpoint, for the metadata.
-        opset: ONNX opset, 18 or higher.
+        opset: short for `options.opset`.
+        options: everything else; None: float32, batch 1, dynamic height and width, not clamped.
 
     Raises:
-        ModelError: the exported graph is not valid ONNX.
-        UsageError: no such form.
+        ModelError: the exported graph is not valid ONNX, or a weight does not fit the precision.
+        UsageError: no such form, or a tile smaller than the network's minimum.
     """
-    parameters = sum(p.numel() for p in network.parameters())
-    model = with_attention_form(_trace(fold(network), opset), attention)
+    return export_graph(network, options or ExportOptions(attention=attention, opset=opset), source_sha256)[0]
+
+
+def export_graph(
+    network: Network, options: ExportOptions, source_sha256: str = ""
+) -> tuple[ModelProto, dict[str, int]]:
+    """As `onnx_from_network`, and the size of the graph along the way.
+
+    Returns:
+        The model, and `nodes_traced`, `bytes_traced` (as torch's exporter writes it, in float32), `nodes` and `bytes`.
+    """
     config = network.config
+    if options.tile is not None and min(options.tile) < config.minimum:
+        height, width = options.tile
+        raise UsageError(f"tile {height}x{width}: {config.name} needs at least {config.minimum} pixels per side")
+    traced = trace(
+        fold(network), opset=options.chosen_opset, batch=options.batch, tile=options.tile, clamp=options.clamp
+    )
+    sizes = {"nodes_traced": len(traced.graph.node), "bytes_traced": traced.ByteSize()}
+    model = with_precision(traced, options.precision, options.io)
+    run_passes(model)
+    model = with_attention_form(model, options.chosen_attention)
     metadata = ModelMetadata(
         architecture=config.name,
         scale=config.scale,
@@ -51,12 +72,15 @@ def onnx_from_network(
         windows=config.windows,
         ranks=config.ranks,
         heads=config.heads if isinstance(config.heads, tuple) else (config.heads,),
-        parameters=parameters,
-        precision="fp32",
+        parameters=sum(p.numel() for p in network.parameters()),
+        precision=options.precision,
         whole_picture=config.whole_picture,
-        attention=attention,
+        attention=options.chosen_attention,
         source_sha256=source_sha256,
         version=version("flashrib"),
+        io=options.io,
+        batch=options.batch,
+        opset=next(o.version for o in model.opset_import if o.domain == ""),
     )
     onnx.helper.set_model_props(model, metadata.to_properties())
     model.producer_name, model.producer_version = "flashrib", version("flashrib")
@@ -64,64 +88,4 @@ def onnx_from_network(
         onnx.checker.check_model(model, full_check=False)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the exported graph of {config.name} is not valid ONNX: {error}") from error
-    return model
-
-
-def save_onnx(model: ModelProto, path: str | Path) -> None:
-    """Write a model atomically.
-
-    Raises:
-        FlashribError: the file cannot be written.
-    """
-    path = Path(path)
-    temporary: str | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            file.write(model.SerializeToString())
-        os.chmod(temporary, 0o644)  # a temporary file is private
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _trace(network: Deployed, opset: int) -> ModelProto:
-    side = max(network.config.minimum, 2) + 3  # any size will do, as long as it is no multiple of anything
-    example = torch.zeros(1, 3, side, side + 4)
-    dimensions = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_shapes=(dimensions,),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for value in [*model.graph.node, *model.graph.value_info, model.graph]:
-        value.ClearField("doc_string")
-    for node in model.graph.node:
-        del node.metadata_props[:]  # stack traces of the machine that exported
-    del model.metadata_props[:]
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter says about its own optional packages and deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    return model, sizes | {"nodes": len(model.graph.node), "bytes": model.ByteSize()}

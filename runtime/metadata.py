@@ -31,6 +31,9 @@ class ModelMetadata:
         attention: form of the attention operator in the file ("onnxruntime", "standard", ...).
         source_sha256: hash of the checkpoint that the file was made from.
         version: version of flashrib that wrote the file.
+        io: "fp32" or "fp16": type of `input` and `output`.
+        batch: pictures of a run.
+        opset: ONNX opset of the file; 0 where an older version of flashrib wrote it and did not say.
     """
 
     architecture: str
@@ -46,10 +49,17 @@ class ModelMetadata:
     attention: str
     source_sha256: str
     version: str
+    io: str = "fp32"
+    batch: int = 1
+    opset: int = 0
 
     def to_properties(self) -> dict[str, str]:
-        """Return the flat string map that ONNX stores: strings as they are, everything else as JSON."""
-        values = dataclasses.asdict(self)
+        """Return the flat string map that ONNX stores: strings as they are, everything else as JSON.
+
+        Properties that may be missing come first, so that a file cut off within the map always lacks one that may not.
+        """
+        fields = sorted(dataclasses.fields(self), key=lambda field: field.default is dataclasses.MISSING)
+        values = {field.name: getattr(self, field.name) for field in fields}
         return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
     @classmethod
@@ -66,6 +76,8 @@ class ModelMetadata:
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             text = properties.get(PREFIX + field.name)
+            if text is None and field.default is not dataclasses.MISSING:
+                continue  # a file from before the field existed
             if text is None:
                 raise ModelError(
                     f"{source}: the metadata property {PREFIX + field.name!r} is missing, so this ONNX file was not made by"

@@ -4,13 +4,16 @@ import os
 from pathlib import Path
 
 from flashrib.runtime.bundled import default_model, default_weights
+from flashrib.runtime.engine_manifest import is_engine, read_manifest
 from flashrib.runtime.errors import ModelError, UsageError
 from flashrib.runtime.metadata import ModelMetadata
 from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession, describe_onnx
 from flashrib.runtime.session import Session
+from flashrib.runtime.tensorrt_session import TensorRTSession
 from flashrib.runtime.torch_session import DEVICES, TorchSession
 
-KINDS = ("auto", "onnxruntime", "torch")
+KINDS = ("auto", "onnxruntime", "torch", "tensorrt")
+_FILES = {"onnxruntime": "an ONNX file", "torch": "a checkpoint", "tensorrt": "an engine"}
 
 # ZIP archive and plain pickles of protocol 2 to 5, as torch.save writes them.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -43,14 +46,15 @@ def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     if suffix in _CHECKPOINT_SUFFIXES:
         return True
     raise ModelError(
-        f"{path}: neither an ONNX file nor a checkpoint (.pth, .safetensors): it starts with {start!r}"
+        f"{path}: neither an ONNX file nor a checkpoint (.pth, .safetensors) nor an engine: it starts with {start!r}"
         if start
         else f"{path}: the file is empty"
     )
 
 
 def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> tuple[Path, str]:
-    """Return the model file, the bundled one where `model` is None, and the kind of session, "onnxruntime" or "torch", for it.
+    """Return the model file, the bundled one where `model` is None, and the kind of session for it, one of
+    `KINDS` but "auto".
 
     Raises:
         UsageError: no such `kind`, or one that cannot run this file.
@@ -58,13 +62,16 @@ def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> 
     """
     if kind not in KINDS:
         raise UsageError(f"session {kind!r} is not one of {', '.join(KINDS)}")
+    if model is None and kind == "tensorrt":
+        raise UsageError("session 'tensorrt' runs an engine: build one with flashrib build, and name it with --model")
     if model is None:
         return (default_weights(), "torch") if kind == "torch" else (default_model(), "onnxruntime")
     path = Path(model)
-    fitting = "torch" if is_checkpoint(path) else "onnxruntime"
+    fitting = "tensorrt" if is_engine(path) else "torch" if is_checkpoint(path) else "onnxruntime"
     if kind not in ("auto", fitting):
-        what = "a checkpoint" if fitting == "torch" else "an ONNX file"
-        raise UsageError(f"{path}: is {what}, which a session of the kind {kind!r} cannot run: use --session {fitting}")
+        raise UsageError(
+            f"{path}: is {_FILES[fitting]}, which a session of the kind {kind!r} cannot run: use --session {fitting}"
+        )
     return path, fitting
 
 
@@ -80,11 +87,12 @@ def open_session(
     """Load a model into the session that fits it.
 
     Args:
-        model: an ONNX file made by flashrib or a checkpoint; None: the bundled model.
-        kind: "onnxruntime", "torch", or "auto": ONNX Runtime for ONNX files, PyTorch for checkpoints.
+        model: an ONNX file or an engine made by flashrib, or a checkpoint; None: the bundled model.
+        kind: "onnxruntime", "torch", "tensorrt", or "auto": ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT of
+            the flavour that its manifest names for engines.
         arch: what the model must be; needed for checkpoints that do not say it themselves.
         scale: magnification that the model must have.
-        device: "auto", "cpu" or "cuda"; ONNX Runtime knows the CPU alone.
+        device: "auto", "cpu" or "cuda"; ONNX Runtime knows the CPU alone, TensorRT CUDA.
         threads: threads on the CPU, >= 1; None leaves them to the session.
 
     Raises:
@@ -97,6 +105,11 @@ def open_session(
         return TorchSession(path, arch, scale, device, threads)
     if device not in DEVICES:
         raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
+    if kind == "tensorrt":
+        if device == "cpu":
+            raise UsageError(f"--device cpu: {path} is an engine, which runs on a GPU; use the ONNX file")
+        check_agreement(path, read_manifest(path).model, arch, scale)
+        return TensorRTSession(path)
     if device == "cuda":
         raise UsageError("--device cuda: ONNX Runtime runs on the CPU here; use --session torch")
     check_agreement(path, describe_onnx(path), arch, scale)
@@ -104,7 +117,7 @@ def open_session(
 
 
 def check_agreement(path: Path, metadata: ModelMetadata, arch: str | None, scale: int | None) -> None:
-    """Raise ModelError where an ONNX file is not what the caller says that it is."""
+    """Raise ModelError where an ONNX file or an engine is not what the caller says that it is."""
     for name, said, seen in (("arch", arch, metadata.architecture), ("scale", scale, metadata.scale)):
         if said not in (None, seen):
             raise ModelError(f"{path}: its {name} is {seen}, not {said}: leave --{name} out, or choose another model")

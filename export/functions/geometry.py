@@ -1,8 +1,9 @@
 """Text shared by all bodies of `flashrib::WindowAttention`: map -> windows before the attention itself, windows -> map after it.
 
 PARTITION defines q, k and v, each (windows, N, heads, D), and the sizes that MERGE needs; MERGE takes `attended`, (windows, N, heads*D).
-Where no layer of a model is shifted, completing the map to whole windows is one Pad; where one is, completion and roll together are
-a Gather along the rows and one along the columns.
+Where no layer of a model is shifted, completing the map to whole windows is one Pad, and nothing for a static size of whole windows;
+where one is, completion and roll together are a Gather along the rows and one along the columns. The head size is computed from the
+channels and not left to Reshape: TensorRT-RTX takes dynamic sizes only where it knows the head size.
 """
 
 SIZES = """
@@ -27,11 +28,23 @@ SIZES = """
   grid = Div (whole, window)
   windows = Concat <axis: int = 0> (batch, grid)
   window_count = ReduceProd <keepdims: int = 1> (windows)
+  channels = Shape <start: int = 3, end: int = 4> (qkv)
+  head_channels = Mul (three, heads1)
+  head_size = Div (channels, head_channels)
 """
 
 COMPLETE = """
   pads = Concat <axis: int = 0> (origin, missing)
   completed = Pad <mode: string = "reflect"> (qkv, pads, , axes)
+"""
+
+# A map of a static size that already consists of whole windows.
+WHOLE = """
+  completed = Identity (qkv)
+"""
+
+WHOLE_CROP = """
+  out = Identity (out_whole)
 """
 
 # Position p of the completed, rolled map holds reflect((p + shift) mod whole), reflect(i) = min(i, 2 (size - 1) - i).
@@ -68,10 +81,10 @@ COMPLETE_SHIFTED = """
 PARTITION = """
   rows = Slice (grid, zero, one)
   columns = Slice (grid, one, two)
-  grid_shape = Concat <axis: int = 0> (batch, rows, wh, columns, ww, three, heads1, rest)
+  grid_shape = Concat <axis: int = 0> (batch, rows, wh, columns, ww, three, heads1, head_size)
   gridded = Reshape (completed, grid_shape)
   parted = Transpose <perm: ints = [5, 0, 1, 3, 2, 4, 6, 7]> (gridded)
-  parted_shape = Concat <axis: int = 0> (three, window_count, tokens, heads1, rest)
+  parted_shape = Concat <axis: int = 0> (three, window_count, tokens, heads1, head_size)
   stacked = Reshape (parted, parted_shape)
   q1, k1, v1 = Split <axis: int = 0, num_outputs: int = 3> (stacked)
   q = Squeeze (q1, zero)

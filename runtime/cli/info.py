@@ -8,6 +8,7 @@ from typing import Any
 
 from flashrib.runtime.bundled import default_model
 from flashrib.runtime.cli.output import print_json, print_table
+from flashrib.runtime.engine_manifest import is_engine, read_engine, read_manifest
 from flashrib.runtime.onnxruntime_session import describe_onnx
 from flashrib.runtime.open_session import check_agreement, is_checkpoint
 from flashrib.runtime.torch_session import require_torch
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="?",
         type=Path,
-        help="an ONNX file or a checkpoint; default: the bundled ONNX file",
+        help="an ONNX file, an engine or a checkpoint; default: the bundled ONNX file",
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -30,15 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Say what a model file is.
 
     Architecture, scale, windows, ranks, heads, parameters, alignment and minimum
-    side (in pixels of the input), precision and hash. ONNX files need no PyTorch
-    for it, checkpoints do.
+    side (in pixels of the input), precision and hash; of an engine also what it was
+    built for. ONNX files and engines need no PyTorch for it, checkpoints do.
 
     examples:
       flashrib info
       flashrib info SSTlight_DFLIP_X2.pth --json
     """
     path = arguments.model or default_model()
-    about = _about_checkpoint(path, arguments.arch) if is_checkpoint(path) else _about_onnx(path, arguments.arch)
+    if is_engine(path):
+        about = _about_engine(path, arguments.arch)
+    else:
+        about = _about_checkpoint(path, arguments.arch) if is_checkpoint(path) else _about_onnx(path, arguments.arch)
     if arguments.json:
         print_json(about)
     else:
@@ -52,6 +56,23 @@ def _about_onnx(path: Path, arch: str | None) -> dict[str, Any]:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": str(path), "format": "onnx", **dataclasses.asdict(metadata), "sha256": sha256}
+
+
+def _about_engine(path: Path, arch: str | None) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    check_agreement(path, manifest.model, arch, None)
+    read_engine(path, manifest)  # verifies the hash
+    smallest, _, largest = (f"{height}x{width}" for height, width in manifest.shapes)
+    built = {
+        "flavour": manifest.flavour,
+        "built_by": manifest.version,
+        "targets": manifest.targets,
+        "sizes": largest if manifest.fixed_size else f"{smallest} to {largest}",
+        "scratch_bytes": manifest.scratch_bytes,
+        "onnx_sha256": manifest.onnx_sha256,
+    }
+    model = dataclasses.asdict(manifest.model)
+    return {"file": str(path), "format": "engine", **built, **model, "sha256": manifest.engine_sha256}
 
 
 def _about_checkpoint(path: Path, arch: str | None) -> dict[str, Any]:

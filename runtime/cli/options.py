@@ -18,7 +18,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="FILE",
         type=Path,
-        help="an ONNX file made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled sst-light x2",
+        help="an ONNX file or an engine made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled sst-light x2",
     )
     group.add_argument(
         "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
@@ -33,7 +33,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--session",
         choices=KINDS,
         default="auto",
-        help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints",
+        help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT for engines",
     )
     group.add_argument(
         "--device", choices=DEVICES, default="auto", help="where PyTorch runs; auto: a CUDA GPU if there is one"

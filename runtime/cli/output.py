@@ -58,3 +58,23 @@ class PictureBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+
+class BuildBar:
+    """A bar over one long build with its current phase, on a terminal; nothing where standard error is none."""
+
+    def __init__(self) -> None:
+        layout = "{percentage:3.0f}%|{bar}| {elapsed} < {remaining} {desc}"
+        self._bar = tqdm(total=1.0, disable=None, leave=False, bar_format=layout, file=sys.stderr)
+
+    def report(self, fraction: float, phase: str) -> None:
+        """Show what a builder reports."""
+        self._bar.set_description_str(phase, refresh=False)
+        self._bar.n = fraction
+        self._bar.refresh()
+
+    def __enter__(self) -> "BuildBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

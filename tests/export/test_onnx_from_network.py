@@ -116,8 +116,15 @@ def test_unwritable_file_is_one_line(small: tuple[torch.nn.Module, ModelProto], 
 
 
 def test_unknown_form(small: tuple[torch.nn.Module, ModelProto]) -> None:
-    with pytest.raises(UsageError, match=r"'flash'.*onnxruntime, standard"):
+    with pytest.raises(UsageError, match=r"'flash'.*onnxruntime, standard, attention"):
         with_attention_form(small[1], "flash")
+
+
+def test_forms_are_exchanged_and_raise_the_opset(small: tuple[torch.nn.Module, ModelProto]) -> None:
+    native = with_attention_form(small[1], "attention")
+    assert {o.domain: o.version for o in native.opset_import} == {"": 23, "flashrib": 1}
+    onnx.checker.check_model(native, full_check=True)
+    assert {o.domain: o.version for o in small[1].opset_import} == {"": 20, "flashrib": 1, "com.microsoft": 1}
 
 
 @pytest.mark.slow

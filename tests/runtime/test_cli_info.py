@@ -10,6 +10,7 @@ import torch
 
 from flashrib.model import build_model
 from flashrib.runtime.cli import info, main
+from tests.runtime.engines import write_engine
 from tests.runtime.models import write_checkpoint, write_onnx
 from tests.runtime.test_onnxruntime_session import METADATA
 
@@ -101,3 +102,14 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypat
         "heads          3, 3",
         "parameters     857,341",
     ]
+
+
+def test_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_engine(tmp_path / "a.engine")
+    assert main(["info", str(path), "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["format"], about["flavour"], about["sizes"]) == ("engine", "rtx", "64x64 to 128x128")
+    assert (about["architecture"], about["scale"]) == ("sst-light", 2)
+    path.write_bytes(path.read_bytes() + b"x")
+    assert main(["info", str(path)]) == 1
+    assert "is not the engine that its manifest describes" in capsys.readouterr().err

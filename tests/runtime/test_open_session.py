@@ -49,7 +49,11 @@ def test_names_decide_where_the_content_does_not(name: str, content: bytes, chec
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.bin", b"\x89PNG", r"a\.bin: neither an ONNX file nor a checkpoint .*: it starts with b'\\x89PNG'"),
+        (
+            "a.bin",
+            b"\x89PNG",
+            r"a\.bin: neither an ONNX file nor a checkpoint .* nor an engine: it starts with b'\\x89PNG'",
+        ),
         ("a.bin", b"", r"a\.bin: the file is empty"),
         ("a.onnx", None, r"a\.onnx: there is no such file"),
         (".", None, "cannot be read as a model: Is a directory"),
@@ -89,7 +93,8 @@ def test_checkpoints(kind: str, tmp_path: Path) -> None:
         ({"arch": "sst"}, ModelError, r"m\.onnx: its arch is sst-light, not sst: leave --arch out"),
         ({"scale": 3}, ModelError, r"m\.onnx: its scale is 2, not 3: leave --scale out"),
         ({"kind": "torch"}, UsageError, "is an ONNX file, which a session of the kind 'torch' cannot run"),
-        ({"kind": "tensorrt"}, UsageError, "session 'tensorrt' is not one of auto, onnxruntime, torch"),
+        ({"kind": "tensorrt"}, UsageError, "is an ONNX file, which a session of the kind 'tensorrt' cannot run"),
+        ({"kind": "openvino"}, UsageError, "session 'openvino' is not one of auto, onnxruntime, torch, tensorrt"),
         ({"device": "cuda"}, UsageError, "ONNX Runtime runs on the CPU here; use --session torch"),
         ({"device": "tpu"}, UsageError, "device 'tpu' is not one of"),
         ({"threads": 0}, UsageError, "threads is 0"),

@@ -1,0 +1,210 @@
+"""Finds the first layer whose values diverge between two models, each a checkpoint or an ONNX file.
+
+A layer is known by its module path in the deployment form, such as `blocks.0.ffns.1.proj`. PyTorch's exporter keeps these paths in
+the names of the initialisers (`blocks.0.ffns.1.proj.bias`), so the node that consumes them gives the layer's output, whatever the
+tensors in between are called, and the names survive changes of the attention's body, casts, and Q/DQ nodes. For every layer both
+the input and the output are compared: an input that differs while all layers before it agree convicts what stands in between
+(normalisation, GELU, the attention operator with its gate, residual sums).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+from torch import nn
+
+from flashrib.export.emulate import emulated
+from flashrib.model.checkpoint import load_model
+from flashrib.model.deploy import PositionCodes
+from flashrib.model.fold import fold
+from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.open_session import is_checkpoint
+from flashrib.runtime.session import Batch
+
+LEAST_RMS = 1e-6  # of a layer's values, so that the ratio is defined for zeros
+
+# Nodes that hand an initialiser on to the node that computes with it.
+_PASSING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+# Nodes whose sum with a bias is one layer.
+_PRODUCTS = {"Conv", "Gemm", "MatMul", "MatMulInteger"}
+
+Values = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """How far one tensor is from the reference's.
+
+    Attributes:
+        layer: module path in the deployment form; "output" for the network's output.
+        end: "input" or "output" of the layer.
+        rms_ratio: RMS of the difference over RMS of the reference's values; infinite where there is NaN or infinity.
+        after: the layer compared before this one; empty for the first.
+    """
+
+    layer: str
+    end: str
+    rms_ratio: float
+    after: str
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        where = "the network's output" if self.layer == "output" else f"the {self.end} of {self.layer}"
+        after = f" (after {self.after})" if self.end == "input" and self.after else ""
+        what = "holds NaN or infinity" if math.isinf(self.rms_ratio) else f"differs by {self.rms_ratio:.2e} (RMS ratio)"
+        return f"{where}{after} {what}"
+
+
+def bisect(
+    reference: Path, artifact: Path, batch: Batch, bound: float, *, arch: str | None = None, scale: int | None = None
+) -> tuple[Divergence | None, list[Divergence]]:
+    """Compare all layers that both models have, in the order of computation.
+
+    Args:
+        reference: what is right, a checkpoint (folded, in float32) or an ONNX file.
+        artifact: what is suspected, of either kind.
+        batch: (1, 3, H, W) float32, the input.
+        bound: largest RMS ratio that is no divergence.
+        arch: see `load_model`, for checkpoints.
+        scale: see `load_model`, for checkpoints.
+
+    Returns:
+        The first divergence over the bound, None where there is none; and all tensors compared.
+
+    Raises:
+        ModelError: a file cannot be loaded, or the models have no layer in common.
+        SessionError: a model cannot be run.
+    """
+    expected = _tensors(reference, batch, arch, scale)
+    found = _tensors(artifact, batch, arch, scale)
+    compared: list[Divergence] = []
+    after = ""
+    for (layer, end), values in found.items():
+        known = expected.get((layer, end))
+        # Passes may change the layout of a tensor; the layer's other end still tells.
+        if known is None or known.shape != values.shape:
+            continue
+        compared.append(Divergence(layer, end, _rms_ratio(known, values), after))
+        after = layer
+    if all(divergence.layer == "output" for divergence in compared):
+        raise ModelError(
+            f"{artifact}: shares no layer's name with {reference}, so that no layer can be compared: export both with flashrib"
+        )
+    return next((divergence for divergence in compared if divergence.rms_ratio > bound), None), compared
+
+
+def layer_tensors(model: ModelProto) -> dict[tuple[str, str], list[str]]:
+    """Find the tensors that enter and leave the layers of an ONNX graph, in the order of the nodes.
+
+    Layers that share an initialiser of equal value are left out, because its name says nothing about which one is meant.
+
+    Returns:
+        (layer, "input" or "output") -> names of tensors; several for the position codes.
+    """
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    # Constants that are handed on (cast, dequantised) keep the name that they have in the network.
+    layer_of = {i.name: i.name.rpartition(".")[0] for i in graph.initializer if "." in i.name}
+    for node in graph.node:
+        if node.op_type in _PASSING and node.input and node.input[0] in layer_of:
+            layer_of[node.output[0]] = layer_of[node.input[0]]
+    nodes: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        layers = {layer_of[name] for name in node.input if name in layer_of} if node.op_type not in _PASSING else set()
+        for layer in layers:
+            nodes.setdefault(layer, []).append(node)
+    tensors: dict[tuple[str, str], list[str]] = {}
+    order = {id(node): index for index, node in enumerate(graph.node)}
+    for layer, users in sorted(nodes.items(), key=lambda item: order[id(item[1][-1])]):
+        first, last = users[0], users[-1]
+        # A product and the sum with its bias are one layer: two nodes where the product's weight has kept its name.
+        if len(users) > 2 or (len(users) == 2 and not set(first.output) & set(last.input)):
+            continue
+        data = [name for name in last.input if name not in layer_of]
+        if len(data) == 1:
+            product = producers.get(data[0])
+            while product is not None and product.op_type in _PASSING:
+                product = producers.get(product.input[0])
+            source = product.input[0] if last.op_type == "Add" and product and product.op_type in _PRODUCTS else data[0]
+            tensors[layer, "input"] = [source]
+        tensors[layer, "output"] = [name for name in last.output if name]
+    tensors["output", "output"] = [graph.output[0].name]
+    return tensors
+
+
+def _tensors(path: Path, batch: Batch, arch: str | None, scale: int | None) -> dict[tuple[str, str], Values]:
+    return _from_checkpoint(path, batch, arch, scale) if is_checkpoint(path) else _from_onnx(path, batch)
+
+
+def _from_checkpoint(path: Path, batch: Batch, arch: str | None, scale: int | None) -> dict[tuple[str, str], Values]:
+    """Run the deployment form and keep what enters and leaves the modules that have parameters of their own."""
+    network = fold(load_model(path, arch, scale))
+    kept: dict[tuple[str, str], Values] = {}
+
+    def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if inputs:
+                kept[layer, "input"] = inputs[0].numpy()
+            kept[layer, "output"] = _flat(output) if isinstance(module, PositionCodes) else output.numpy()
+
+        return hook
+
+    for layer, module in network.named_modules():
+        if layer and any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_hook(keep(layer))
+    with torch.inference_mode():
+        kept["output", "output"] = network(torch.from_numpy(batch)).numpy()
+    return kept
+
+
+def _from_onnx(path: Path, batch: Batch) -> dict[tuple[str, str], Values]:
+    """Run an ONNX file with the layers' tensors as further outputs."""
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be loaded as an ONNX file: {' '.join(str(error).split())}") from error
+    tensors = layer_tensors(model)
+    if TensorProto.BFLOAT16 in {initializer.data_type for initializer in model.graph.initializer}:
+        # ONNX Runtime's CPU has no kernels for it. The rounded value of `x` is `x_exact` in the emulation.
+        model = emulated(model)
+        made = {name for node in model.graph.node for name in node.output}
+        for key, found in tensors.items():
+            tensors[key] = [exact if (exact := f"{name}_exact") in made else name for name in found]
+    names = list(dict.fromkeys(name for found in tensors.values() for name in found))
+    ends = {end.name for end in (*model.graph.input, *model.graph.output)}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in ends)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (end,) = session.get_inputs()
+        fetched = [name for name in names if name != end.name]
+        feed = batch.astype(np.float16) if end.type == "tensor(float16)" else batch
+        values = dict(zip(fetched, session.run(fetched, {end.name: feed}), strict=True))
+    except Exception as error:
+        raise SessionError(f"{path}: ONNX Runtime cannot show its layers: {' '.join(str(error).split())}") from error
+    values[end.name] = batch
+    return {
+        key: _flat(values[name] for name in found) if len(found) > 1 else values[found[0]]
+        for key, found in tensors.items()
+    }
+
+
+def _flat(tensors: Iterator[Any] | tuple[Any, ...]) -> Values:
+    return np.concatenate([np.asarray(tensor).ravel() for tensor in tensors])
+
+
+def _rms_ratio(expected: Values, found: Values) -> float:
+    """RMS of the difference over RMS of what was expected; infinite where only `found` holds NaN or infinity."""
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    if not np.isfinite(b).all():
+        return math.inf
+    return float(np.sqrt(np.mean(np.square(b - a))) / max(np.sqrt(np.mean(np.square(a))), LEAST_RMS))

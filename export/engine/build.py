@@ -1,0 +1,121 @@
+"""ONNX file -> engine file with its manifest, from the cache where the same engine was built before."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from flashrib.export.engine.configure import targets_of
+from flashrib.export.engine.engine_from_onnx import Engine, engine_from_onnx
+from flashrib.export.engine.files import write_whole
+from flashrib.export.engine.options import EngineOptions, Shapes
+from flashrib.export.engine.progress import Progress
+from flashrib.export.engine.source import Source, read_source
+from flashrib.runtime.cuda import find_gpu
+from flashrib.runtime.engine_manifest import FORMAT, EngineManifest, manifest_path, read_engine, read_manifest
+from flashrib.runtime.errors import FlashribError, SessionError
+from flashrib.runtime.tensorrt_flavours import FLAVOURS, load_flavour
+
+
+def build_engine(
+    onnx: Path,
+    output: Path,
+    options: EngineOptions,
+    *,
+    timing_cache: Path | None = None,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> tuple[EngineManifest, bool]:
+    """Build the engine `output` and write its manifest beside it.
+
+    Args:
+        onnx: an ONNX file made by flashrib, in fp16 or bf16.
+        output: where the engine is written; an older one is replaced once the new one is complete.
+        options: what it is built for.
+        timing_cache: see `engine_from_onnx`.
+        progress: see `engine_from_onnx`.
+        cache: folder of engines that were built before; None: `cache_folder()`.
+
+    Returns:
+        The manifest, and whether the engine came from the cache.
+
+    Raises:
+        ModelError, UsageError, SessionError, MissingPackageError: see `read_source` and `engine_from_onnx`.
+        FlashribError: a file cannot be written.
+    """
+    if not output.parent.is_dir():
+        raise FlashribError(f"{output}: the folder {output.parent} does not exist: make it first")
+    source = read_source(onnx)
+    cached = (cache or cache_folder()) / f"{cache_key(source, options)}.engine"
+    engine = _load(cached)
+    if engine is not None:
+        save_engine(engine, output)
+        return engine.manifest, True
+    engine = engine_from_onnx(source, options, timing_cache=timing_cache, progress=progress)
+    save_engine(engine, output)
+    # A full disk costs the next build its shortcut, and nothing else: an engine without its manifest is not taken.
+    with contextlib.suppress(OSError, FlashribError):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        save_engine(engine, cached)
+    return engine.manifest, False
+
+
+def save_engine(engine: Engine, path: Path) -> None:
+    """Write an engine and its manifest, each whole or not at all; between the two, the hash tells that they do not belong together.
+
+    Raises:
+        FlashribError: they cannot be written.
+    """
+    write_whole(path, engine.plan)
+    write_whole(manifest_path(path), engine.manifest.to_json().encode())
+
+
+def cache_folder() -> Path:
+    """Return the folder of engines that were built before, as the system wants it."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "flashrib" / "engines"
+
+
+def cache_key(source: Source, options: EngineOptions) -> str:
+    """Return the name under which the cache keeps an engine: everything that decides over its content, hashed.
+
+    Raises:
+        UsageError, SessionError, MissingPackageError: see `engine_from_onnx`.
+    """
+    flavour = FLAVOURS[options.flavour]
+    shapes: Shapes = options.shapes(source.metadata, source.static)
+    parts = {
+        "format": FORMAT,
+        "onnx": source.sha256,
+        "flavour": flavour.name,
+        "version": load_flavour(flavour, f"an engine of the flavour {flavour.name}").__version__,
+        "targets": targets_of(options),
+        # TensorRT's engines are made for one model of GPU.
+        "gpu": _gpu_name() if flavour.name == "tensorrt" else None,
+        "shapes": shapes,
+        "precision": source.metadata.precision,
+        "workspace": options.workspace,
+        "version_compatible": options.version_compatible,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _gpu_name() -> str | None:
+    try:
+        return find_gpu().name
+    except SessionError:
+        return None
+
+
+def _load(path: Path) -> Engine | None:
+    """Return an engine of the cache, or None where there is none, or a damaged one."""
+    try:
+        manifest = read_manifest(path)
+        return Engine(read_engine(path, manifest), manifest)
+    except FlashribError:
+        return None

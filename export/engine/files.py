@@ -1,0 +1,27 @@
+"""Writing files whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from flashrib.runtime.errors import FlashribError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name in its folder and give it its name when it is complete.
+
+    Raises:
+        FlashribError: it cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+        os.chmod(temporary, 0o644)  # a temporary file is private
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

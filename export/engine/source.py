@@ -1,0 +1,151 @@
+"""The ONNX file as the builder takes it: described, checked, of the form and size that the engine is built for."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, TensorProto
+from onnx.external_data_helper import uses_external_data
+
+from flashrib.export.forms import attention_nodes, with_attention_form
+from flashrib.runtime.engine_manifest import Side
+from flashrib.runtime.errors import ModelError
+from flashrib.runtime.metadata import ModelMetadata
+from flashrib.runtime.onnxruntime_session import describe_onnx
+
+FUSED_FORM = "attention"
+_IO = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowLayer:
+    """An attention layer of a model: its node's name, its window in pixels (rows, columns), and its heads."""
+
+    name: str
+    window: Side
+    heads: int
+
+    @property
+    def tokens(self) -> int:
+        return self.window[0] * self.window[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An ONNX file that an engine is built from.
+
+    Attributes:
+        path: of the file; external data is looked for beside it.
+        model: its content without external data.
+        metadata: what it says about itself.
+        sha256: hash of the file and its external data.
+        dim: channels of the feature map between the layers.
+        batch: pictures of one run.
+        static: (H, W) where it takes one size only.
+        io: dtype of input and output.
+        layers: its attention layers.
+    """
+
+    path: Path
+    model: ModelProto
+    metadata: ModelMetadata
+    sha256: str
+    dim: int
+    batch: int
+    static: Side | None
+    io: str
+    layers: tuple[WindowLayer, ...]
+
+
+def read_source(path: Path) -> Source:
+    """Read and check an ONNX file.
+
+    Raises:
+        ModelError: missing, damaged, made by another tool, external data missing or outside its folder, or nothing that an engine
+            can be built from.
+    """
+    metadata = describe_onnx(path)
+    if metadata.precision == "fp32":
+        raise ModelError(
+            f"{path}: computes in fp32, but TensorRT fuses attention in fp16 and bf16 only: export it with --precision fp16"
+        )
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's and onnx's own
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one: {' '.join(str(error).split())}") from error
+    digest = hashlib.sha256(path.read_bytes())
+    for data in _external_files(path, model):
+        with data.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    nodes = attention_nodes(model)
+    if not nodes:
+        raise ModelError(f"{path}: has no node flashrib::WindowAttention, so nothing would be fused: export it anew")
+    layers = []
+    for node in nodes:
+        values = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        rows, columns = values["window"]
+        layers.append(WindowLayer(node.name, (rows, columns), values["num_heads"]))
+    batch, static, io = _input(path, model)
+    return Source(path, model, metadata, digest.hexdigest(), _dim(path, model), batch, static, io, tuple(layers))
+
+
+def prepared_model(source: Source, size: Side | None) -> ModelProto:
+    """Return the model with the body of attention that TensorRT fuses, and with `size` as its only size where one is given."""
+    model = ModelProto()
+    model.CopyFrom(source.model)
+    if size is not None and source.static is None:
+        scale = source.metadata.scale
+        for value, factor in ((model.graph.input[0], 1), (model.graph.output[0], scale)):
+            for dimension, side in zip(value.type.tensor_type.shape.dim[2:], size, strict=True):
+                dimension.dim_value = factor * side
+        del model.graph.value_info[:]
+    elif source.metadata.attention == FUSED_FORM:
+        return model
+    return with_attention_form(model, FUSED_FORM)
+
+
+def _external_files(path: Path, model: ModelProto) -> list[Path]:
+    """Return the files that hold external data, in order of their names."""
+    names = set()
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            names.add(next((e.value for e in tensor.external_data if e.key == "location"), ""))
+    folder = path.resolve().parent
+    files = []
+    for name in sorted(names):
+        data = (folder / name).resolve()
+        if not name or data.parent != folder:
+            raise ModelError(f"{path}: its external data {name!r} lies outside its folder: export the model anew")
+        if not data.is_file():
+            raise ModelError(f"{path}: its external data {name!r} is missing: copy it beside the ONNX file")
+        files.append(data)
+    return files
+
+
+def _input(path: Path, model: ModelProto) -> tuple[int, Side | None, str]:
+    """Return batch, static size and dtype of the input."""
+    names = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
+    if names != (["input"], ["output"]):
+        raise ModelError(f"{path}: maps {names[0]} to {names[1]}, but it must map 'input' to 'output': export it anew")
+    kinds = [value.type.tensor_type.elem_type for value in (model.graph.input[0], model.graph.output[0])]
+    if kinds[0] not in _IO or kinds[0] != kinds[1]:
+        raise ModelError(f"{path}: input and output must both be float32 or float16: export it anew")
+    batch, _, height, width = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    return max(batch, 1), (height, width) if height and width else None, _IO[kinds[0]]
+
+
+def _dim(path: Path, model: ModelProto) -> int:
+    """Return the channels that the first convolution makes."""
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        name = node.input[1]
+        while name not in initializers and name in producers and producers[name].input:
+            name = producers[name].input[0]  # a cast or a dequantisation
+        if name in initializers:
+            return int(initializers[name].dims[0])
+    raise ModelError(f"{path}: has no convolution, so it is no network of flashrib's: export it anew")

@@ -1,0 +1,62 @@
+"""What an export can be asked for, and what does not go together."""
+
+import dataclasses
+
+from flashrib.runtime.errors import UsageError
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+IO = ("fp32", "fp16")
+OPSETS = (18, 20, 23)
+OPSET = 20  # the highest that vs-mlrt and chaiNNer take; has Gelu as one operator
+BF16_OPSET = 23  # Conv takes bfloat16 from 22 on
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Properties of an exported file.
+
+    Attributes:
+        precision: what the file computes in: "fp32", "fp16" or "bf16".
+        io: type of `input` and `output`: "fp32" or "fp16".
+        tile: (H, W) of the input in pixels; None leaves both dynamic.
+        batch: pictures of a run, static, >= 1.
+        opset: ONNX opset, 18, 20 or 23; None takes 20, and 23 where the precision or the form of attention needs it.
+        attention: a key of `flashrib.export.forms.FORMS`; None takes "onnxruntime", and "attention" for bf16, which ONNX Runtime
+            does not run on the CPU.
+        clamp: bound the output to 0..1.
+
+    Raises:
+        UsageError: a value that is not possible, or two that contradict each other.
+    """
+
+    precision: str = "fp32"
+    io: str = "fp32"
+    tile: tuple[int, int] | None = None
+    batch: int = 1
+    opset: int | None = None
+    attention: str | None = None
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        choices = (("precision", PRECISIONS), ("io", IO), ("opset", (None, *OPSETS)))
+        for name, possible in choices:
+            if getattr(self, name) not in possible:
+                text = ", ".join(str(value) for value in possible if value is not None)
+                raise UsageError(f"{name} {getattr(self, name)!r} is not one of {text}")
+        if self.batch < 1:
+            raise UsageError(f"batch is {self.batch}, but it must be at least 1")
+        if self.opset is not None and self.opset < BF16_OPSET:
+            if self.precision == "bf16":
+                raise UsageError(f"opset {self.opset} has no convolution in bf16: use --opset {BF16_OPSET}")
+            if self.attention == "attention":
+                raise UsageError(
+                    f"opset {self.opset} has no operator Attention: use --opset 23, or --attention standard"
+                )
+
+    @property
+    def chosen_attention(self) -> str:
+        return self.attention or ("attention" if self.precision == "bf16" else "onnxruntime")
+
+    @property
+    def chosen_opset(self) -> int:
+        return self.opset or (BF16_OPSET if self.chosen_attention == "attention" or self.precision == "bf16" else OPSET)

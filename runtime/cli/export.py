@@ -1,0 +1,143 @@
+"""The command `flashrib export`."""
+
+import argparse
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+from flashrib.runtime.bundled import default_weights
+from flashrib.runtime.cli.options import whole_number
+from flashrib.runtime.cli.output import print_json, print_line
+from flashrib.runtime.errors import CheckpointError, MissingPackageError, UsageError
+from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.open_session import is_checkpoint
+from flashrib.runtime.torch_session import require_torch
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        nargs="?",
+        type=Path,
+        help="a checkpoint (.pth, .safetensors); default: the bundled sst-light x2",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT.onnx", type=Path, required=True, help="the file to write")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
+    )
+    group.add_argument(
+        "--scale",
+        metavar="N",
+        type=whole_number(1),
+        help="magnification of a checkpoint that does not say it itself; for any other a check",
+    )
+    group = parser.add_argument_group("file")
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16"),
+        default="fp32",
+        help="what the file computes in (default: %(default)s)",
+    )
+    group.add_argument(
+        "--io", choices=("fp32", "fp16"), default="fp32", help="type of input and output (default: %(default)s)"
+    )
+    size = group.add_mutually_exclusive_group()
+    size.add_argument("--tile", metavar="HxW", type=_tile, help="fix the input to this height and width in pixels")
+    size.add_argument("--dynamic", action="store_true", help="leave height and width open; this is the default")
+    group.add_argument(
+        "--batch", metavar="N", type=whole_number(1, 1024), default=1, help="pictures per run (default: %(default)s)"
+    )
+    group.add_argument(
+        "--opset",
+        type=int,
+        choices=(18, 20, 23),
+        help="ONNX opset; default: 20, and 23 where the precision or the form of attention needs it",
+    )
+    group.add_argument(
+        "--attention",
+        choices=("onnxruntime", "standard", "attention"),
+        help="body of the attention operator: for ONNX Runtime (default), in standard operators for every runtime, or as"
+        " ONNX's Attention (default of bf16)",
+    )
+    group.add_argument("--clamp", action="store_true", help="bound the output to 0..1")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Turn a checkpoint into an ONNX file, and prove that it computes the same.
+
+    The file has one input `input` and one output `output`, (N, 3, H, W), RGB, 0..1.
+    It appears once it is valid ONNX and its output in ONNX Runtime agrees with the
+    PyTorch network in float32; otherwise the command fails. ONNX Runtime's CPU
+    knows no bf16, and rounds little in fp16: there the same graph is run in float32
+    with every tensor rounded, an emulation.
+
+    examples:
+      flashrib export SSTlight_DFLIP_X2.pth -o 2x_SSTlight_fp32.onnx
+      flashrib export weights.safetensors -o 2x_fp16.onnx --precision fp16 --io fp16
+      flashrib export weights.pth --arch sst-plus -o tile.onnx --tile 192x192 --batch 4
+    """
+    require_torch("exporting", extra="export")
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(error.name or "onnx", "exporting", "export") from error
+    from flashrib.export.export_file import export_file
+    from flashrib.export.options import ExportOptions
+    from flashrib.model.checkpoint import describe_checkpoint, load_model, sha256_of
+
+    options = ExportOptions(
+        precision=arguments.precision,
+        io=arguments.io,
+        tile=arguments.tile,
+        batch=arguments.batch,
+        opset=arguments.opset,
+        attention=arguments.attention,
+        clamp=arguments.clamp,
+    )
+    path = arguments.checkpoint or default_weights()
+    if not is_checkpoint(path):
+        raise UsageError(f"{path}: is an ONNX file already; export takes a checkpoint (.pth, .safetensors)")
+    trained = describe_checkpoint(path, arguments.arch)["scale"]
+    if arguments.scale is not None and trained not in (None, arguments.scale):
+        raise CheckpointError(
+            f"{path}: trained for x{trained}, so it cannot upscale x{arguments.scale}: leave --scale out"
+        )
+    if arguments.output.resolve() == path.resolve():
+        raise UsageError(f"{path}: is the checkpoint itself; -o must name another file")
+    if not arguments.output.parent.is_dir():
+        raise UsageError(f"{arguments.output}: there is no folder {arguments.output.parent}: make it first")
+    network = load_model(path, arguments.arch, arguments.scale)
+    report = export_file(network, arguments.output, options, sha256_of(path))
+    if arguments.json:
+        about = dataclasses.asdict(describe_onnx(arguments.output))
+        print_json({"file": str(arguments.output), **about, **report.to_dict()})
+        return 0
+    sizes = report.sizes
+    print(
+        f"nodes: {sizes['nodes_traced']} traced, {sizes['nodes']} in the file; size:"
+        f" {sizes['bytes_traced'] / 1e6:.2f} MB traced in fp32, {sizes['bytes'] / 1e6:.2f} MB in the file",
+        file=sys.stderr,
+    )
+    for check in report.checks:
+        how = "in ONNX Runtime" if check.method == "onnxruntime" else "emulated (in float32, every tensor rounded)"
+        height, width = check.size
+        print(
+            f"checked {how} at {height}x{width}: max. abs. error {check.max_abs:.1e}, RMS ratio {check.rms_ratio:.1e}",
+            file=sys.stderr,
+        )
+    print_line(str(arguments.output))
+    return 0
+
+
+def _tile(text: str) -> tuple[int, int]:
+    """Read "192x256"."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not height x width in pixels, such as 192x192")
+    return int(match[1]), int(match[2])
