@@ -4,6 +4,8 @@
 convolutions, so that every 1x1 convolution is a matrix product and the attention operator reads and writes in place.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,7 +141,7 @@ class ConvLayer(nn.Module):
         return y
 
 
-class Deployed(nn.Module):
+class Deployed(nn.Module, ABC):
     """What both networks share: RGB (B, 3, H, W) in 0..1 -> (B, 3, rH, rW), not clamped; the official test pipeline."""
 
     def __init__(self, config: NetworkConfig, upsampler: nn.Module) -> None:
@@ -150,9 +152,9 @@ class Deployed(nn.Module):
         self.last = nn.Conv2d(config.dim, config.dim, 3, padding=1)
         self.upsampler = upsampler
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """The blocks: (B, H, W, C) -> (B, H, W, C)."""
-        raise NotImplementedError  # each network has its own
 
     def network(self, picture: Tensor) -> Tensor:
         shallow = self.first(picture).permute(0, 2, 3, 1)

@@ -156,13 +156,15 @@ def verify(
 
         def opened(artifact: Artifact) -> Session:
             _, artifact.kind = choose_session(artifact.file)
-            hints = {"arch": arch, "scale": scale} if artifact.kind == "torch" else {}
+            hinted = artifact.kind == "torch"  # only a checkpoint may need them
             artifact.sha256 = _sha256(artifact.file)
             runnable = artifact.file
             if artifact.kind == "onnxruntime" and describe_onnx(artifact.file).precision == "bf16":
                 artifact.kind = EMULATION
                 runnable = _emulated(artifact.file, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            session = open_session(runnable, **hints, threads=threads)  # type: ignore[arg-type]
+            session = open_session(
+                runnable, arch=arch if hinted else None, scale=scale if hinted else None, threads=threads
+            )
             stack.callback(session.close)
             artifact.precision = precision_of(session)
             return session

@@ -94,7 +94,7 @@ def collecting_logger(trt: Any, least: str = "ERROR") -> Any:
     """
     kept = set(_SEVERITIES[: _SEVERITIES.index(least) + 1])
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the module is only known at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.messages: list[tuple[str, str]] = []

@@ -80,6 +80,21 @@ def test_the_readme_script_runs(tmp_path: Path) -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
+def test_set5_before_clamping(session: OnnxRuntimeSession) -> None:
+    network = load_model(default_weights())
+    largest = 0.0
+    for pair in find_pairs(SHARED / "data" / "Set5" / "x2"):
+        assert pair.low is not None
+        x = (read_picture(pair.low).pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
+        with torch.inference_mode():
+            expected = network.upscale(torch.from_numpy(x)).numpy()
+        largest = max(largest, float(np.abs(session.run(x) - expected).max()))
+    print(f"largest difference on Set5 x2: {largest:.1e}")
+    assert 0 < largest <= 1e-4
+
+
+@pytest.mark.shared
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least", "bicubic"), [("Set5", 37.2, 33.7), ("Set14", 32.9, 30.2)])
 def test_quality(name: str, least: float, bicubic: float, session: OnnxRuntimeSession) -> None:
     mean = average(list(evaluate(session, find_pairs(SHARED / "data" / name / "x2"))))

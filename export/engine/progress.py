@@ -67,7 +67,7 @@ def progress_monitor(trt: Any, report: Progress, cancelled: Callable[[], bool]) 
         cancelled: asked after every step; True ends the build.
     """
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the module is only known at run time
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._phases = Phases()

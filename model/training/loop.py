@@ -187,7 +187,7 @@ def train(
                 output = forward(low.to(memory_format=torch.channels_last))
             loss = F.l1_loss(output.float(), high)
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
             torch.nn.utils.clip_grad_norm_(parameters, config.clip)
             state.optimizer.step()
             decay = min(config.ema, (1 + state.step) / (10 + state.step))  # young averages forget faster

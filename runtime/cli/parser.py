@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 class CommandParser(Parser):
     """Parser of one command; the hint of an error leads to its help rather than to the general one."""
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]  # argparse's overloads
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
