@@ -24,10 +24,17 @@ class Form(Protocol):
     ) -> Tensor: ...
 
 
+def _triton(qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window) -> Tensor:
+    from flashrib.model.attention.fused import window_attention_triton
+
+    return window_attention_triton(qkv, pos_q, pos_k, window, num_heads, shift)
+
+
 FORMS: dict[str, Form] = {
     "reference": window_attention_reference,
     "sdpa": window_attention_sdpa,
     "symbolic": window_attention_symbolic,
+    "triton": _triton,
 }
 
 

@@ -1,0 +1,99 @@
+"""`window_attention` on a CUDA GPU through the fused Triton kernel, as an operator of PyTorch.
+
+Registered as `flashrib::window_attention`, so that `torch.compile` and AOTInductor see through it: they compile the kernel into what
+they make. Differentiable: the backward pass recomputes the layer through PyTorch's fused attention, which has one.
+"""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.library import triton_op, wrap_triton
+
+from flashrib.model.attention.sdpa import window_attention_sdpa
+from flashrib.model.attention.triton_kernel import window_attention_kernel
+from flashrib.model.attention.tuning import blocks_for, power_of_two
+from flashrib.model.attention.windows import padded_length
+from flashrib.model.config import Window
+
+
+@triton_op("flashrib::window_attention", mutates_args={})
+def _window_attention(
+    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, gate: Tensor | None, window: list[int], num_heads: int, shift: list[int]
+) -> Tensor:
+    batch, height, width, channels = qkv.shape
+    head_dim, rank = channels // (3 * num_heads), pos_q.shape[-1]
+    (wh, ww), (shift_h, shift_w) = window, shift
+    padded_h, padded_w = padded_length(height, wh), padded_length(width, ww)
+    windows = batch * (padded_h // wh) * (padded_w // ww)
+    major, minor = torch.cuda.get_device_capability(qkv.device)
+    blocks = blocks_for(10 * major + minor, head_dim, rank, wh * ww, qkv.element_size())
+    tiny = padded_h - 1 > 2 * (height - 1) or padded_w - 1 > 2 * (width - 1)
+    out = qkv.new_empty(batch, height, width, channels // 3)
+    wrap_triton(window_attention_kernel)[(windows * triton.cdiv(wh * ww, blocks.queries), num_heads)](
+        qkv.contiguous(),
+        pos_q.to(qkv.dtype).contiguous(),
+        pos_k.to(qkv.dtype).contiguous(),
+        None if gate is None else gate.contiguous(),
+        height,
+        width,
+        out,
+        HEADS=num_heads,
+        D=head_dim,
+        R=rank,
+        WH=wh,
+        WW=ww,
+        SHIFT_H=shift_h,
+        SHIFT_W=shift_w,
+        DP=power_of_two(head_dim),
+        RP=power_of_two(rank),
+        BM=blocks.queries,
+        BN=blocks.keys,
+        STAGES=blocks.stages,
+        TINY=tiny,
+        PRECISION="tf32x3",
+        num_warps=blocks.warps,
+    )
+    return out
+
+
+def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    qkv, pos_q, pos_k, gate, window, num_heads, shift = inputs
+    ctx.save_for_backward(qkv, pos_q, pos_k, gate)
+    ctx.layer = (tuple(window), num_heads, tuple(shift))  # type: ignore[attr-defined]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients by recomputation; nothing of the size of the scores is ever stored."""
+    saved: tuple[Tensor | None, ...] = ctx.saved_tensors
+    with torch.enable_grad():
+        inputs = [None if x is None else x.detach().requires_grad_() for x in saved]
+        qkv, pos_q, pos_k, gate = inputs
+        assert qkv is not None
+        assert pos_q is not None
+        assert pos_k is not None
+        out = window_attention_sdpa(qkv, pos_q, pos_k, *ctx.layer)
+        if gate is not None:
+            out = out * torch.sigmoid(gate)
+        wanted = [x for x in inputs if x is not None]
+        found = iter(torch.autograd.grad(out, wanted, gradient))
+    return (*(None if x is None else next(found) for x in inputs), None, None, None)
+
+
+torch.library.register_autograd("flashrib::window_attention", _backward, setup_context=_save)
+
+
+def window_attention_triton(
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    window: Window,
+    num_heads: int,
+    shift: Window,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """See `flashrib.model.attention.window_attention`; on a CUDA GPU, or on the CPU through Triton's interpreter."""
+    out: Tensor = torch.ops.flashrib.window_attention(qkv, pos_q, pos_k, gate, list(window), num_heads, list(shift))
+    return out

@@ -1,0 +1,180 @@
+"""The fused kernel of `window_attention`: one Triton source for PyTorch on a GPU, for the TensorRT plugin and for the tests.
+
+One program computes `BM` queries of one head of one window. It reads q, k and v straight out of the qkv map: completion by reflection
+and the cyclic shift are arithmetic on addresses, nothing padded or cut into windows is ever stored, and tokens that only complete
+a window are never queries. Scores are two dot products (content and position) in one accumulator; v keeps its own width.
+
+Softmax has two ways. The first subtracts from all logits of a query one fixed reference instead of a running maximum: the largest
+logit among the keys next to it, plus 8 (base 2). So the largest weight is 2^-8 or more, exact enough in float16, and a logit may be
+2^24 times above the reference before a weight leaves float16. Nothing is rescaled, and the matrix products of one block of keys
+overlap with the exponentials of the next. Where a logit does leave that range, the sum is not finite: the program sees that at its
+end and repeats its work with the online softmax (Milakov and Gimelshein, arXiv 1805.02867), so the result is right in every case.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+HEADROOM = tl.constexpr(8.0)  # log2 of the distance between the reference and weight 1, see above
+
+
+@triton.jit
+def _source(i, start, length, padded, TINY: tl.constexpr):
+    """Row (or column) of the map behind coordinate `i` of the window that starts at `start` of the completed, shifted map."""
+    p = start + i
+    p = tl.where(p >= padded, p - padded, p)
+    if TINY:  # sides of at most half a window are mirrored more than once
+        period = tl.maximum(2 * (length - 1), 1)
+        p = p % period
+        return tl.where(length > 1, tl.minimum(p, period - p), 0)
+    return tl.minimum(p, 2 * (length - 1) - p)
+
+
+@triton.jit
+def _real(start, length, padded, SIDE: tl.constexpr):
+    """Which coordinates of a window are pixels of the map: `count` in all, the first `before` of them, the others `jump` further."""
+    before = tl.minimum(tl.maximum(length - start, 0), SIDE)
+    wrap = tl.minimum(tl.maximum(padded - start, 0), SIDE)  # from here on the shift comes round to the map's first row
+    return before + tl.minimum(SIDE - wrap, length), before, wrap - before
+
+
+@triton.jit
+def _pixels(y, x, place, TINY: tl.constexpr):
+    """Index of the pixel of the map behind row y and column x of the window; int64, since maps may have more than 2^31 channels."""
+    start_y, start_x, H, W, padded_y, padded_x = place
+    return (_source(y, start_y, H, padded_y, TINY) * W + _source(x, start_x, W, padded_x, TINY)).to(tl.int64)
+
+
+@triton.jit
+def _scores(
+    q, codes_q, k_map, codes_k, place, first,
+    D: tl.constexpr, R: tl.constexpr, DP: tl.constexpr, RP: tl.constexpr, STRIDE: tl.constexpr,
+    WH: tl.constexpr, WW: tl.constexpr, BN: tl.constexpr, TINY: tl.constexpr, TAIL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Logits (BM, BN) of the keys first..first+BN-1, and the pointers to these keys (BN, DP)."""
+    token = first + tl.arange(0, BN)
+    channel, code = tl.arange(0, DP)[None, :], tl.arange(0, RP)[None, :]
+    y = token // WW
+    x = token - y * WW
+    inside = (token < WH * WW)[:, None]
+    if TAIL:
+        y = tl.minimum(y, WH - 1)
+    keys = k_map + _pixels(y, x, place, TINY)[:, None] * STRIDE + channel
+    codes = codes_k + token[:, None] * R + code
+    if TAIL:
+        k = tl.load(keys, mask=inside & (channel < D), other=0.0)
+        pk = tl.load(codes, mask=inside & (code < R), other=0.0)
+    else:
+        k = _load(keys, channel, D, DP)
+        pk = _load(codes, code, R, RP)
+    s = tl.dot(q, k.T, input_precision=PRECISION)
+    s = tl.dot(codes_q, pk.T, s, input_precision=PRECISION)
+    if TAIL:
+        s = tl.where((token < WH * WW)[None, :], s, -float("inf"))
+    return s, keys
+
+
+@triton.jit
+def _load(pointers, channel, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """Load (rows, PADDED), zero beyond channel WIDTH."""
+    if WIDTH == PADDED:
+        return tl.load(pointers)
+    return tl.load(pointers, mask=channel < WIDTH, other=0.0)
+
+
+@triton.jit
+def window_attention_kernel(
+    qkv, pos_q, pos_k, gate, H, W, out,
+    HEADS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr,
+    SHIFT_H: tl.constexpr, SHIFT_W: tl.constexpr, DP: tl.constexpr, RP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    STAGES: tl.constexpr, TINY: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """See `flashrib.model.attention.window_attention`; contiguous maps. Grid: (B * windows * ceil(WH*WW / BM), HEADS).
+
+    Args:
+        qkv: (B, H, W, 3*HEADS*D).
+        pos_q, pos_k: (HEADS, WH*WW, R).
+        gate: None, or (B, H, W, HEADS*D): the result is multiplied by its sigmoid.
+        out: (B, H, W, HEADS*D).
+        DP, RP: powers of two >= 16 that D and R are completed to.
+        BM, BN: queries and keys of a block, powers of two >= 16.
+        STAGES: blocks of keys in flight.
+        TINY: H or W is so small that a window needs more than one reflection.
+        PRECISION: of float32 products, "ieee", "tf32" or "tf32x3"; no meaning for 16 bit.
+    """
+    N: tl.constexpr = WH * WW
+    C: tl.constexpr = HEADS * D
+    WHOLE: tl.constexpr = N // BN * BN
+    rows, columns = tl.cdiv(H, WH), tl.cdiv(W, WW)
+    BLOCKS: tl.constexpr = (N + BM - 1) // BM
+    head, window = tl.program_id(1), tl.program_id(0) // BLOCKS
+    block = tl.program_id(0) % BLOCKS
+    start_x = window % columns * WW + SHIFT_W
+    window = window // columns
+    start_y = window % rows * WH + SHIFT_H
+    image = (window // rows).to(tl.int64) * H * W
+    place = (start_y, start_x, H, W, rows * WH, columns * WW)
+
+    # queries: the real pixels of the window, row by row
+    height, before_y, jump_y = _real(start_y, H, rows * WH, WH)
+    width, before_x, jump_x = _real(start_x, W, columns * WW, WW)
+    queries = height * width
+    m = block * BM + tl.arange(0, BM)
+    if block * BM >= queries:
+        return
+    real = (m < queries)[:, None]
+    y = m // width
+    x = m - y * width
+    y += tl.where(y >= before_y, jump_y, 0)
+    x += tl.where(x >= before_x, jump_x, 0)
+    y = tl.minimum(y, WH - 1)
+    pixel = image + _pixels(y, x, place, TINY)
+    token = y * WW + x
+    channel, code = tl.arange(0, DP)[None, :], tl.arange(0, RP)[None, :]
+    q = tl.load(qkv + pixel[:, None] * (3 * C) + head * D + channel, mask=real & (channel < D), other=0.0)
+    codes_q = tl.load(pos_q + (head * N + token)[:, None] * R + code, mask=real & (code < R), other=0.0)
+    k_map = qkv + image * (3 * C) + C + head * D
+    codes_k = pos_k + head * (N * R)
+
+    # fixed reference, from the block of keys around the first query
+    near = tl.minimum(tl.min(tl.where(m < queries, token, N)) // BN * BN, WHOLE - BN) if WHOLE else 0
+    s, _ = _scores(q, codes_q, k_map, codes_k, place, near, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, WHOLE == 0, PRECISION)
+    reference = tl.max(s, 1) * LOG2E + HEADROOM
+    acc = tl.zeros((BM, DP), tl.float32)
+    total = tl.zeros((BM,), tl.float32)
+    for first in tl.range(0, WHOLE, BN, num_stages=STAGES):
+        s, keys = _scores(q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, False, PRECISION)
+        v = _load(keys + C, channel, D, DP)
+        p = tl.exp2(s * LOG2E - reference[:, None])
+        total += tl.sum(p, 1)
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+    if WHOLE < N:
+        s, keys = _scores(q, codes_q, k_map, codes_k, place, WHOLE, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, True, PRECISION)
+        v = tl.load(keys + C, mask=(WHOLE + tl.arange(0, BN) < N)[:, None] & (channel < D), other=0.0)
+        p = tl.exp2(s * LOG2E - reference[:, None])
+        total += tl.sum(p, 1)
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+
+    finite = (tl.abs(acc) < float("inf")) & (total < float("inf"))[:, None]  # False for NaN
+    if tl.min(finite.to(tl.int32)) == 0:
+        acc = tl.zeros((BM, DP), tl.float32)
+        total = tl.zeros((BM,), tl.float32)
+        highest = tl.full((BM,), -float("inf"), tl.float32)
+        for first in tl.range(0, N, BN, num_stages=1):
+            s, keys = _scores(
+                q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, WHOLE < N, PRECISION
+            )
+            v = tl.load(keys + C, mask=(first + tl.arange(0, BN) < N)[:, None] & (channel < D), other=0.0)
+            higher = tl.maximum(highest, tl.max(s, 1) * LOG2E)
+            p = tl.exp2(s * LOG2E - higher[:, None])
+            decay = tl.exp2(highest - higher)
+            total = total * decay + tl.sum(p, 1)
+            acc = tl.dot(p.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
+            highest = higher
+
+    acc = acc / total[:, None]
+    place_out = pixel[:, None] * C + head * D + channel
+    if gate is not None:
+        logit = tl.load(gate + place_out, mask=real & (channel < D), other=0.0).to(tl.float32)
+        acc = acc / (1.0 + tl.exp2(-logit * LOG2E))
+    tl.store(out + place_out, acc.to(out.dtype.element_ty), mask=real & (channel < D))

@@ -1,0 +1,85 @@
+"""Block sizes of the fused kernel, as data: per compute capability, for the widths of a head and the number of tokens of a window.
+
+Rows of sm_90 are measured on an H200 (`benchmarks/attention_kernel.py --tune`; figures in BENCHMARKS.md). The rows of the other
+capabilities are **reasoned, not measured**: capabilities without Hopper's warpgroup products (80, 86, 87, 89, 120) want fewer
+registers per thread and have 99 to 163 KB of shared memory; 100 and 110 keep accumulators in tensor memory, 128 rows at a time.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How the kernel cuts a window.
+
+    Attributes:
+        queries: queries of a program (BM).
+        keys: keys of a block (BN).
+        warps: warps of a program.
+        stages: blocks of keys in flight.
+    """
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# (least tokens of a window, blocks), ascending; the last row that fits counts. Keys: head width and rank as the kernel pads them.
+Rows = tuple[tuple[int, Blocks], ...]
+
+_HOPPER_NARROW: Rows = (
+    (0, Blocks(64, 64, 4, 3)),
+    (256, Blocks(128, 32, 4, 3)),
+    (1024, Blocks(64, 64, 4, 3)),
+    (4096, Blocks(128, 64, 4, 3)),
+)
+_HOPPER_WIDE: Rows = (
+    (0, Blocks(64, 64, 4, 3)),
+    (256, Blocks(128, 32, 4, 3)),
+    (1024, Blocks(64, 64, 4, 3)),
+    (4096, Blocks(128, 64, 4, 3)),
+    (9216, Blocks(128, 64, 8, 3)),
+)
+_AMPERE: Rows = ((0, Blocks(64, 64, 4, 2)), (1024, Blocks(128, 64, 8, 2)))
+_BLACKWELL_SERVER: Rows = ((0, Blocks(128, 64, 4, 2)),)
+
+NARROW = 16  # head width up to which the first of the two tables counts
+
+TABLE: dict[int, tuple[Rows, Rows]] = {
+    80: (_AMPERE, _AMPERE),
+    86: (_AMPERE, _AMPERE),
+    87: (_AMPERE, _AMPERE),
+    89: (_AMPERE, _AMPERE),
+    90: (_HOPPER_NARROW, _HOPPER_WIDE),
+    100: (_BLACKWELL_SERVER, _BLACKWELL_SERVER),
+    110: (_BLACKWELL_SERVER, _BLACKWELL_SERVER),
+    120: (_AMPERE, _AMPERE),
+}
+CAPABILITIES = tuple(TABLE)
+
+
+def power_of_two(width: int) -> int:
+    """Smallest power of two >= `width`, at least 16: what the kernel's blocks are made of."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def blocks_for(capability: int, head_dim: int, rank: int, tokens: int, element_size: int = 2) -> Blocks:
+    """Blocks for a layer.
+
+    Args:
+        capability: compute capability of the device, 10 * major + minor; one that is not in the table takes the nearest below.
+        head_dim: channels D of a head.
+        rank: rank R of the position codes.
+        tokens: tokens N of a window.
+        element_size: bytes of an element, 2 or 4.
+    """
+    known = max((c for c in CAPABILITIES if c <= capability), default=CAPABILITIES[0])
+    rows = TABLE[known][power_of_two(head_dim) > NARROW]
+    blocks = [b for least, b in rows if tokens >= least][-1]
+    most = power_of_two(tokens)
+    queries, keys = min(blocks.queries, max(most, 64)), min(blocks.keys, most)
+    if element_size == 4 or power_of_two(head_dim) + power_of_two(rank) > 128:
+        queries, keys = min(queries, 64), min(keys, 32)  # elements twice as wide, or twice as many, need the registers
+        return Blocks(queries, keys, 4, min(blocks.stages, 2))
+    return Blocks(queries, keys, blocks.warps, blocks.stages)
