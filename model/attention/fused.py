@@ -4,6 +4,7 @@ Registered as `flashrib::window_attention`, so that `torch.compile` and AOTInduc
 they make. Differentiable: the backward pass recomputes the layer through PyTorch's fused attention, which has one.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -14,9 +15,27 @@ from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.sdpa import window_attention_sdpa
 from flashrib.model.attention.triton_kernel import window_attention_kernel
-from flashrib.model.attention.tuning import blocks_for, power_of_two
+from flashrib.model.attention.tuning import Blocks, blocks_for, power_of_two
 from flashrib.model.attention.windows import padded_length
 from flashrib.model.config import Window
+
+
+@functools.cache
+def _kernel(blocks: Blocks) -> Any:
+    """The kernel with its block sizes; as the only configuration of an autotuned kernel, since that carries the limit of registers."""
+    config = triton.Config(
+        {"BM": blocks.queries, "BN": blocks.keys, "STAGES": blocks.stages},
+        num_warps=blocks.warps,
+        maxnreg=blocks.registers,
+    )
+    return triton.autotune([config], key=[])(window_attention_kernel)
+
+
+def _capability(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 90  # Triton's interpreter on the CPU: any blocks will do
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 @triton_op("flashrib::window_attention", mutates_args={})
@@ -28,11 +47,10 @@ def _window_attention(
     (wh, ww), (shift_h, shift_w) = window, shift
     padded_h, padded_w = padded_length(height, wh), padded_length(width, ww)
     windows = batch * (padded_h // wh) * (padded_w // ww)
-    major, minor = torch.cuda.get_device_capability(qkv.device)
-    blocks = blocks_for(10 * major + minor, head_dim, rank, wh * ww, qkv.element_size())
+    blocks = blocks_for(_capability(qkv.device), head_dim, rank, wh * ww, qkv.element_size())
     tiny = padded_h - 1 > 2 * (height - 1) or padded_w - 1 > 2 * (width - 1)
     out = qkv.new_empty(batch, height, width, channels // 3)
-    wrap_triton(window_attention_kernel)[(windows * triton.cdiv(wh * ww, blocks.queries), num_heads)](
+    wrap_triton(_kernel(blocks))[(windows * triton.cdiv(wh * ww, blocks.queries), num_heads)](
         qkv.contiguous(),
         pos_q.to(qkv.dtype).contiguous(),
         pos_k.to(qkv.dtype).contiguous(),
@@ -49,12 +67,8 @@ def _window_attention(
         SHIFT_W=shift_w,
         DP=power_of_two(head_dim),
         RP=power_of_two(rank),
-        BM=blocks.queries,
-        BN=blocks.keys,
-        STAGES=blocks.stages,
         TINY=tiny,
         PRECISION="tf32x3",
-        num_warps=blocks.warps,
     )
     return out
 

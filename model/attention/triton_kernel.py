@@ -5,10 +5,10 @@ and the cyclic shift are arithmetic on addresses, nothing padded or cut into win
 a window are never queries. Scores are two dot products (content and position) in one accumulator; v keeps its own width.
 
 Softmax has two ways. The first subtracts from all logits of a query one fixed reference instead of a running maximum: the largest
-logit among the keys next to it, plus 8 (base 2). So the largest weight is 2^-8 or more, exact enough in float16, and a logit may be
-2^24 times above the reference before a weight leaves float16. Nothing is rescaled, and the matrix products of one block of keys
-overlap with the exponentials of the next. Where a logit does leave that range, the sum is not finite: the program sees that at its
-end and repeats its work with the online softmax (Milakov and Gimelshein, arXiv 1805.02867), so the result is right in every case.
+logit among the keys of one block next to it, plus 8 (base 2). So the largest weight is 2^-8 or more, exact enough in float16, and a
+logit may be 2^24 times above the reference before a weight leaves float16. Nothing is rescaled, and the matrix products of one block
+of keys overlap with the exponentials of the next. Where a logit does leave that range, the sum is not finite: the program sees that
+at its end and repeats its work with the online softmax (Milakov and Gimelshein, arXiv 1805.02867), so the result is right in any case.
 """
 
 import triton
@@ -43,6 +43,18 @@ def _pixels(y, x, place, TINY: tl.constexpr):
     """Index of the pixel of the map behind row y and column x of the window; int64, since maps may have more than 2^31 channels."""
     start_y, start_x, H, W, padded_y, padded_x = place
     return (_source(y, start_y, H, padded_y, TINY) * W + _source(x, start_x, W, padded_x, TINY)).to(tl.int64)
+
+
+@triton.jit
+def _queries(block, area, WH: tl.constexpr, BM: tl.constexpr):
+    """Rows and columns (BM,) of the window that the queries of a block are at, real pixels only, and which of them exist."""
+    height, width, before_y, before_x, jump_y, jump_x = area
+    m = block * BM + tl.arange(0, BM)
+    y = m // width
+    x = m - y * width
+    y += tl.where(y >= before_y, jump_y, 0)
+    x += tl.where(x >= before_x, jump_x, 0)
+    return tl.minimum(y, WH - 1), x, m < height * width
 
 
 @triton.jit
@@ -83,6 +95,16 @@ def _load(pointers, channel, WIDTH: tl.constexpr, PADDED: tl.constexpr):
 
 
 @triton.jit
+def _values(
+    pointers, channel, first, N: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BN: tl.constexpr, TAIL: tl.constexpr
+):  # fmt: skip
+    """v (BN, DP) of the keys first..first+BN-1."""
+    if TAIL:
+        return tl.load(pointers, mask=(first + tl.arange(0, BN) < N)[:, None] & (channel < D), other=0.0)
+    return _load(pointers, channel, D, DP)
+
+
+@triton.jit
 def window_attention_kernel(
     qkv, pos_q, pos_k, gate, H, W, out,
     HEADS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr,
@@ -91,7 +113,7 @@ def window_attention_kernel(
 ):  # fmt: skip
     """See `flashrib.model.attention.window_attention`; contiguous maps. Grid: (B * windows * ceil(WH*WW / BM), HEADS).
 
-    Args:
+    Arguments, by name:
         qkv: (B, H, W, 3*HEADS*D).
         pos_q, pos_k: (HEADS, WH*WW, R).
         gate: None, or (B, H, W, HEADS*D): the result is multiplied by its sigmoid.
@@ -115,48 +137,52 @@ def window_attention_kernel(
     image = (window // rows).to(tl.int64) * H * W
     place = (start_y, start_x, H, W, rows * WH, columns * WW)
 
-    # queries: the real pixels of the window, row by row
     height, before_y, jump_y = _real(start_y, H, rows * WH, WH)
     width, before_x, jump_x = _real(start_x, W, columns * WW, WW)
-    queries = height * width
-    m = block * BM + tl.arange(0, BM)
-    if block * BM >= queries:
+    area = (height, width, before_y, before_x, jump_y, jump_x)
+    if block * BM >= height * width:
         return
-    real = (m < queries)[:, None]
-    y = m // width
-    x = m - y * width
-    y += tl.where(y >= before_y, jump_y, 0)
-    x += tl.where(x >= before_x, jump_x, 0)
-    y = tl.minimum(y, WH - 1)
-    pixel = image + _pixels(y, x, place, TINY)
+    y, x, real = _queries(block, area, WH, BM)
     token = y * WW + x
+    pixel = image + _pixels(y, x, place, TINY)
     channel, code = tl.arange(0, DP)[None, :], tl.arange(0, RP)[None, :]
-    q = tl.load(qkv + pixel[:, None] * (3 * C) + head * D + channel, mask=real & (channel < D), other=0.0)
-    codes_q = tl.load(pos_q + (head * N + token)[:, None] * R + code, mask=real & (code < R), other=0.0)
+    q = tl.load(qkv + pixel[:, None] * (3 * C) + head * D + channel, mask=real[:, None] & (channel < D), other=0.0)
+    codes_q = tl.load(pos_q + (head * N + token)[:, None] * R + code, mask=real[:, None] & (code < R), other=0.0)
     k_map = qkv + image * (3 * C) + C + head * D
     codes_k = pos_k + head * (N * R)
 
-    # fixed reference, from the block of keys around the first query
-    near = tl.minimum(tl.min(tl.where(m < queries, token, N)) // BN * BN, WHOLE - BN) if WHOLE else 0
-    s, _ = _scores(q, codes_q, k_map, codes_k, place, near, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, WHOLE == 0, PRECISION)
+    # the block of keys around the first query comes first and gives the reference, then those behind it, then those before
+    near = tl.minimum(tl.min(tl.where(real, token, N)) // BN * BN, WHOLE - BN) if WHOLE else 0
+    s, keys = _scores(
+        q, codes_q, k_map, codes_k, place, near, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, WHOLE == 0, PRECISION
+    )
     reference = tl.max(s, 1) * LOG2E + HEADROOM
-    acc = tl.zeros((BM, DP), tl.float32)
-    total = tl.zeros((BM,), tl.float32)
-    for first in tl.range(0, WHOLE, BN, num_stages=STAGES):
-        s, keys = _scores(q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, False, PRECISION)
-        v = _load(keys + C, channel, D, DP)
+    p = tl.exp2(s * LOG2E - reference[:, None])
+    total = tl.sum(p, 1)
+    v = _values(keys + C, channel, near, N, D, DP, BN, WHOLE == 0)
+    acc = tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+    for i in tl.range(BN, WHOLE, BN, num_stages=STAGES):
+        first = near + i
+        first = tl.where(first >= WHOLE, first - WHOLE, first)
+        s, keys = _scores(
+            q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, False, PRECISION
+        )
+        v = _values(keys + C, channel, first, N, D, DP, BN, False)
         p = tl.exp2(s * LOG2E - reference[:, None])
         total += tl.sum(p, 1)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
-    if WHOLE < N:
-        s, keys = _scores(q, codes_q, k_map, codes_k, place, WHOLE, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, True, PRECISION)
-        v = tl.load(keys + C, mask=(WHOLE + tl.arange(0, BN) < N)[:, None] & (channel < D), other=0.0)
+    if WHOLE > 0 and WHOLE < N:
+        s, keys = _scores(
+            q, codes_q, k_map, codes_k, place, WHOLE, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, True, PRECISION
+        )
+        v = _values(keys + C, channel, WHOLE, N, D, DP, BN, True)
         p = tl.exp2(s * LOG2E - reference[:, None])
         total += tl.sum(p, 1)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
 
     finite = (tl.abs(acc) < float("inf")) & (total < float("inf"))[:, None]  # False for NaN
-    if tl.min(finite.to(tl.int32)) == 0:
+    complete = tl.min(finite.to(tl.int32))
+    if complete == 0:
         acc = tl.zeros((BM, DP), tl.float32)
         total = tl.zeros((BM,), tl.float32)
         highest = tl.full((BM,), -float("inf"), tl.float32)
@@ -164,7 +190,7 @@ def window_attention_kernel(
             s, keys = _scores(
                 q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, WHOLE < N, PRECISION
             )
-            v = tl.load(keys + C, mask=(first + tl.arange(0, BN) < N)[:, None] & (channel < D), other=0.0)
+            v = _values(keys + C, channel, first, N, D, DP, BN, WHOLE < N)
             higher = tl.maximum(highest, tl.max(s, 1) * LOG2E)
             p = tl.exp2(s * LOG2E - higher[:, None])
             decay = tl.exp2(highest - higher)
@@ -173,8 +199,11 @@ def window_attention_kernel(
             highest = higher
 
     acc = acc / total[:, None]
-    place_out = pixel[:, None] * C + head * D + channel
+    # Adding 0 hides from the compiler that the addresses are those of before, or it keeps them in registers all the time.
+    y, x, real = _queries(block + (complete >> 1), area, WH, BM)
+    results = (image + _pixels(y, x, place, TINY))[:, None] * C + head * D + channel
+    inside = real[:, None] & (channel < D)
     if gate is not None:
-        logit = tl.load(gate + place_out, mask=real & (channel < D), other=0.0).to(tl.float32)
+        logit = tl.load(gate + results, mask=inside, other=0.0).to(tl.float32)
         acc = acc / (1.0 + tl.exp2(-logit * LOG2E))
-    tl.store(out + place_out, acc.to(out.dtype.element_ty), mask=real & (channel < D))
+    tl.store(out + results, acc.to(out.dtype.element_ty), mask=inside)

@@ -17,12 +17,14 @@ class Blocks:
         keys: keys of a block (BN).
         warps: warps of a program.
         stages: blocks of keys in flight.
+        registers: most registers of a thread, where the compiler's own choice costs a program per multiprocessor; None leaves it.
     """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 # (least tokens of a window, blocks), ascending; the last row that fits counts. Keys: head width and rank as the kernel pads them.
@@ -30,16 +32,14 @@ Rows = tuple[tuple[int, Blocks], ...]
 
 _HOPPER_NARROW: Rows = (
     (0, Blocks(64, 64, 4, 3)),
-    (256, Blocks(128, 32, 4, 3)),
+    (256, Blocks(128, 32, 4, 3, 96)),
     (1024, Blocks(64, 64, 4, 3)),
-    (4096, Blocks(128, 64, 4, 3)),
+    (2304, Blocks(128, 64, 8, 3, 72)),
 )
 _HOPPER_WIDE: Rows = (
     (0, Blocks(64, 64, 4, 3)),
     (256, Blocks(128, 32, 4, 3)),
-    (1024, Blocks(64, 64, 4, 3)),
-    (4096, Blocks(128, 64, 4, 3)),
-    (9216, Blocks(128, 64, 8, 3)),
+    (1024, Blocks(128, 64, 8, 3, 80)),
 )
 _AMPERE: Rows = ((0, Blocks(64, 64, 4, 2)), (1024, Blocks(128, 64, 8, 2)))
 _BLACKWELL_SERVER: Rows = ((0, Blocks(128, 64, 4, 2)),)
@@ -82,4 +82,4 @@ def blocks_for(capability: int, head_dim: int, rank: int, tokens: int, element_s
     if element_size == 4 or power_of_two(head_dim) + power_of_two(rank) > 128:
         queries, keys = min(queries, 64), min(keys, 32)  # elements twice as wide, or twice as many, need the registers
         return Blocks(queries, keys, 4, min(blocks.stages, 2))
-    return Blocks(queries, keys, blocks.warps, blocks.stages)
+    return Blocks(queries, keys, blocks.warps, blocks.stages, blocks.registers)
