@@ -151,7 +151,7 @@ def window_attention_kernel(
     k_map = qkv + image * (3 * C) + C + head * D
     codes_k = pos_k + head * (N * R)
 
-    # the block of keys around the first query comes first and gives the reference, then those behind it, then those before
+    # the block of keys around the first query comes first and gives the reference, then all others
     near = tl.minimum(tl.min(tl.where(real, token, N)) // BN * BN, WHOLE - BN) if WHOLE else 0
     s, keys = _scores(
         q, codes_q, k_map, codes_k, place, near, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, WHOLE == 0, PRECISION
@@ -161,9 +161,8 @@ def window_attention_kernel(
     total = tl.sum(p, 1)
     v = _values(keys + C, channel, near, N, D, DP, BN, WHOLE == 0)
     acc = tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
-    for i in tl.range(BN, WHOLE, BN, num_stages=STAGES):
-        first = near + i
-        first = tl.where(first >= WHOLE, first - WHOLE, first)
+    for i in tl.range(0, WHOLE - BN, BN, num_stages=STAGES):
+        first = i + tl.where(i >= near, BN, 0)
         s, keys = _scores(
             q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, BN, TINY, False, PRECISION
         )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,31 @@ def test_float32_is_as_close_to_the_truth_as_the_reference(case: str) -> None:
     assert max_abs(ours, truth) <= 2 * max_abs(reference, truth) + 1e-6
 
 
+@pytest.mark.parametrize("case", ["whole-windows-shifted", "partial-shifted", "head-size-30"])
+def test_flash_attn_gets_what_it_wants(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package, which has (batch, tokens, heads, channels) and one head size for q, k and v."""
+
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float) -> Tensor:
+        assert q.shape == k.shape == v.shape
+        assert q.shape[1:3] == (window[0] * window[1], heads)
+        scores = softmax_scale * torch.einsum("bqhc,bkhc->bhqk", q, k)
+        return torch.einsum("bhqk,bkhc->bqhc", scores.softmax(-1), v)
+
+    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_func=flash_attn_func))
+    tensors, window, heads, shift = operands(case, torch.float64)
+    ours = window_attention(*tensors, window, heads, shift, form="flash")
+    assert max_abs(ours, window_attention(*tensors, window, heads, shift, form="reference")) <= 1e-12
+
+
+@pytest.mark.parametrize("form", ["reference", "sdpa"])
+def test_gate_multiplies_by_its_sigmoid(form: str) -> None:
+    tensors, window, heads, shift = operands("partial-shifted", torch.float64)
+    plain = window_attention(*tensors, window, heads, shift, form=form)
+    gate = torch.randn(plain.shape, generator=seeded(1), dtype=torch.float64)
+    gated = window_attention(*tensors, window, heads, shift, form=form, gate=gate)
+    assert max_abs(gated, plain / (1 + (-gate).exp())) <= 1e-12
+
+
 def test_windows_are_anchored_at_the_top_left_and_do_not_mix() -> None:
     tensors, window, heads, _ = operands("whole-windows", torch.float64)
     before = window_attention(*tensors, window, heads)
@@ -98,7 +124,7 @@ def test_a_map_smaller_than_its_window_is_reflected_periodically() -> None:
         ((1, 8, 8, 24), (3, 64, 3), (3, 64, 3), (8, 8), 2, None, r"pos_q \(3, 64, 3\)"),
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 4), (8, 8), 2, None, r"pos_k \(2, 64, 4\)"),
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 4), 2, None, r"window \(8, 4\)"),
-        ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 8), 2, "flash", "reference, sdpa, symbolic"),
+        ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 8), 2, "none-such", "reference, sdpa, symbolic, triton, flash"),
     ],
     ids=["channels", "heads", "ranks", "window", "form"],
 )
