@@ -50,7 +50,7 @@ def _window_attention(
     blocks = blocks_for(_capability(qkv.device), head_dim, rank, wh * ww, qkv.element_size())
     tiny = padded_h - 1 > 2 * (height - 1) or padded_w - 1 > 2 * (width - 1)
     out = qkv.new_empty(batch, height, width, channels // 3)
-    wrap_triton(_kernel(blocks))[(windows * triton.cdiv(wh * ww, blocks.queries), num_heads)](
+    wrap_triton(_kernel(blocks))[(windows * num_heads * triton.cdiv(wh * ww, blocks.queries),)](
         qkv.contiguous(),
         pos_q.to(qkv.dtype).contiguous(),
         pos_k.to(qkv.dtype).contiguous(),

@@ -111,7 +111,7 @@ def window_attention_kernel(
     SHIFT_H: tl.constexpr, SHIFT_W: tl.constexpr, DP: tl.constexpr, RP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     STAGES: tl.constexpr, TINY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """See `flashrib.model.attention.window_attention`; contiguous maps. Grid: (B * windows * ceil(WH*WW / BM), HEADS).
+    """See `flashrib.model.attention.window_attention`; contiguous maps. Grid: B * windows * HEADS * ceil(WH*WW / BM).
 
     Arguments, by name:
         qkv: (B, H, W, 3*HEADS*D).
@@ -129,8 +129,9 @@ def window_attention_kernel(
     WHOLE: tl.constexpr = N // BN * BN
     rows, columns = tl.cdiv(H, WH), tl.cdiv(W, WW)
     BLOCKS: tl.constexpr = (N + BM - 1) // BM
-    head, window = tl.program_id(1), tl.program_id(0) // BLOCKS
-    block = tl.program_id(0) % BLOCKS
+    # heads side by side: their channels are neighbours in memory
+    block, window = tl.program_id(0) % BLOCKS, tl.program_id(0) // BLOCKS
+    head, window = window % HEADS, window // HEADS
     start_x = window % columns * WW + SHIFT_W
     window = window // columns
     start_y = window % rows * WH + SHIFT_H
