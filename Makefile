@@ -21,7 +21,7 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	mkdir -p $(VENV)/namespace && ln -sfn $(CURDIR) $(VENV)/namespace/flashrib
 	cd $(VENV)/namespace && ../bin/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
-	  -p flashrib.model -p flashrib.export -p flashrib.runtime
+	  -p flashrib.model -p flashrib.export -p flashrib.runtime -p flashrib.calibration
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,7 +4,9 @@ A node `flashrib::WindowAttention` runs anywhere because its body, a model-local
 
     onnxruntime   ONNX Runtime's fused MultiHeadAttention: the form for ONNX Runtime on the CPU
     standard      MatMul, Softmax, MatMul: for every runtime
-    attention     ONNX's Attention with one head size for q, k and v: the form that TensorRT fuses; needs opset 23
+    attention     ONNX's Attention with one head size for q, k and v: the form that TensorRT fuses from 10.14 on; needs opset 23
+    padded        the operators of `standard` with one head size for q, k and v: the form that TensorRT fuses before 10.14
+    none          no body: the node is a plugin's, which the runtime must have
 """
 
 import onnx
@@ -14,6 +16,7 @@ from onnx import FunctionProto, ModelProto, NodeProto
 from flashrib.export.functions import (
     attention_native,
     attention_onnxruntime,
+    attention_padded,
     attention_standard,
     geometry,
     position_codes,
@@ -21,11 +24,17 @@ from flashrib.export.functions import (
 from flashrib.runtime.errors import UsageError
 
 DOMAIN = "flashrib"
-FORMS = {"onnxruntime": attention_onnxruntime, "standard": attention_standard, "attention": attention_native}
+NONE = "none"
+FORMS = {
+    "onnxruntime": attention_onnxruntime,
+    "standard": attention_standard,
+    "attention": attention_native,
+    "padded": attention_padded,
+}
 
 
 def with_attention_form(model: ModelProto, form: str) -> ModelProto:
-    """Return a copy of `model` whose attention nodes have the body `form`, one of `FORMS`, in place of the one they had.
+    """Return a copy of `model` whose attention nodes have the body `form`, one of `FORMS` or "none", in place of the one they had.
 
     A form that needs a higher opset than the model's raises it: up to 23, every operator that our graphs use keeps its meaning.
     Where a static picture consists of whole windows, the body does without their completion.
@@ -33,15 +42,17 @@ def with_attention_form(model: ModelProto, form: str) -> ModelProto:
     Raises:
         UsageError: no such form.
     """
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r} of the attention operator: choose one of {', '.join(FORMS)}")
+    if form not in (*FORMS, NONE):
+        raise UsageError(f"unknown form {form!r} of the attention operator: choose one of {', '.join((*FORMS, NONE))}")
     result = ModelProto()
     result.CopyFrom(model)
     versions = {o.domain: o.version for o in result.opset_import if o.domain in ("", DOMAIN)}
-    for domain, version in FORMS[form].OPSETS.items():
+    for domain, version in FORMS[form].OPSETS.items() if form in FORMS else ():
         versions[domain] = max(version, versions.get(domain, 0))
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()]
-    functions = [_function(position_codes.BODY, versions[""]), _attention(form, versions, _geometry(result))]
+    functions = [_function(position_codes.BODY, versions[""])]
+    if form != NONE:
+        functions.append(_attention(form, versions, _geometry(result)))
     del result.functions[:]
     result.functions.extend(functions)
     del result.opset_import[:]

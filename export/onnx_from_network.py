@@ -81,6 +81,7 @@ def export_graph(
         io=options.io,
         batch=options.batch,
         opset=next(o.version for o in model.opset_import if o.domain == ""),
+        clamp=options.clamp,
     )
     onnx.helper.set_model_props(model, metadata.to_properties())
     model.producer_name, model.producer_version = "flashrib", version("flashrib")

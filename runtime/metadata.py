@@ -34,6 +34,8 @@ class ModelMetadata:
         io: "fp32" or "fp16": type of `input` and `output`.
         batch: pictures of a run.
         opset: ONNX opset of the file; 0 where an older version of flashrib wrote it and did not say.
+        clamp: True where the output is bounded to 0..1.
+        calibration: of a quantized file: method, pictures, budget, layers and PSNR, in JSON's types; otherwise None.
     """
 
     architecture: str
@@ -52,6 +54,8 @@ class ModelMetadata:
     io: str = "fp32"
     batch: int = 1
     opset: int = 0
+    clamp: bool = False
+    calibration: dict[str, Any] | None = None
 
     def to_properties(self) -> dict[str, str]:
         """Return the flat string map that ONNX stores: strings as they are, everything else as JSON.

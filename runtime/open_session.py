@@ -4,16 +4,21 @@ import os
 from pathlib import Path
 
 from flashrib.runtime.bundled import default_model, default_weights
+from flashrib.runtime.devices import check_device, choose_devices
 from flashrib.runtime.engine_manifest import is_engine, read_manifest
 from flashrib.runtime.errors import ModelError, UsageError
+from flashrib.runtime.gpu_session import open_gpu_session
 from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession, describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx
+from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
+from flashrib.runtime.package_manifest import is_package, read_package_manifest
+from flashrib.runtime.package_session import open_package_session
 from flashrib.runtime.session import Session
 from flashrib.runtime.tensorrt_session import TensorRTSession
-from flashrib.runtime.torch_session import DEVICES, TorchSession
+from flashrib.runtime.torch_session import TorchSession, require_torch
 
-KINDS = ("auto", "onnxruntime", "torch", "tensorrt")
-_FILES = {"onnxruntime": "an ONNX file", "torch": "a checkpoint", "tensorrt": "an engine"}
+KINDS = ("auto", "onnxruntime", "torch", "tensorrt", "aoti")
+_FILES = {"onnxruntime": "an ONNX file", "torch": "a checkpoint", "tensorrt": "an engine", "aoti": "a package"}
 
 # ZIP archive and plain pickles of protocol 2 to 5, as torch.save writes them.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -62,12 +67,22 @@ def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> 
     """
     if kind not in KINDS:
         raise UsageError(f"session {kind!r} is not one of {', '.join(KINDS)}")
-    if model is None and kind == "tensorrt":
-        raise UsageError("session 'tensorrt' runs an engine: build one with flashrib build, and name it with --model")
+    if model is None and kind in ("tensorrt", "aoti"):
+        raise UsageError(
+            f"session {kind!r} runs {_FILES[kind]}: build one with flashrib build, and name it with --model"
+        )
     if model is None:
         return (default_weights(), "torch") if kind == "torch" else (default_model(), "onnxruntime")
     path = Path(model)
-    fitting = "tensorrt" if is_engine(path) else "torch" if is_checkpoint(path) else "onnxruntime"
+    fitting = (
+        "tensorrt"
+        if is_engine(path)
+        else "aoti"  # before checkpoints, which may be archives of the same kind
+        if is_package(path)
+        else "torch"
+        if is_checkpoint(path)
+        else "onnxruntime"
+    )
     if kind not in ("auto", fitting):
         raise UsageError(
             f"{path}: is {_FILES[fitting]}, which a session of the kind {kind!r} cannot run: use --session {fitting}"
@@ -83,37 +98,63 @@ def open_session(
     scale: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    cuda_graph: bool = False,
+    precision: str | None = None,
 ) -> Session:
     """Load a model into the session that fits it.
 
     Args:
-        model: an ONNX file or an engine made by flashrib, or a checkpoint; None: the bundled model.
-        kind: "onnxruntime", "torch", "tensorrt", or "auto": ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT of
-            the flavour that its manifest names for engines.
+        model: an ONNX file, an engine or a package made by flashrib, or a checkpoint; None: the bundled model.
+        kind: "onnxruntime", "torch", "tensorrt", "aoti", or "auto": ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT
+            of the flavour that its manifest names for engines, AOTInductor for packages.
         arch: what the model must be; needed for checkpoints that do not say it themselves.
         scale: magnification that the model must have.
-        device: "auto", "cpu" or "cuda"; ONNX Runtime knows the CPU alone, TensorRT CUDA.
+        device: see `choose_devices`; ONNX Runtime knows the CPU alone, TensorRT the first GPU.
         threads: threads on the CPU, >= 1; None leaves them to the session.
+        cuda_graph: launch an engine as a CUDA graph; see `TensorRTSession`.
+        precision: of a checkpoint. None: the plain session, in float32 with PyTorch's own operators, which is what others are
+            compared with. "fp32", "fp16", "bf16": on GPUs the fast session in that precision. "auto": on GPUs the fast session in
+            fp16, on the CPU the plain one.
 
     Raises:
-        UsageError: see `choose_session`; a device or a number of threads that cannot be had.
+        UsageError: see `choose_session`; `cuda_graph` for anything but an engine, `precision` for anything but a checkpoint; a
+            device or a number of threads that cannot be had.
         ModelError: the file is missing, damaged, not made by flashrib, or contradicts `arch` or `scale`.
         MissingPackageError, SessionError: the session cannot start.
     """
     path, kind = choose_session(model, kind)
+    if cuda_graph and kind != "tensorrt":
+        raise UsageError(f"--cuda-graph: {path} is {_FILES[kind]}, and only engines run as CUDA graphs: leave it out")
     if kind == "torch":
-        return TorchSession(path, arch, scale, device, threads)
-    if device not in DEVICES:
-        raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
+        return _open_checkpoint(path, arch, scale, device, threads, precision)
+    if precision not in (None, "auto"):
+        raise UsageError(f"--precision {precision}: {path} is {_FILES[kind]} and has its own: leave it out")
+    check_device(device)
+    if kind == "aoti":
+        check_agreement(path, read_package_manifest(path).model, arch, scale)
+        return open_package_session(path, device)
     if kind == "tensorrt":
-        if device == "cpu":
-            raise UsageError(f"--device cpu: {path} is an engine, which runs on a GPU; use the ONNX file")
+        if device not in ("auto", "cuda", "cuda:0"):
+            raise UsageError(
+                f"--device {device}: {path} is an engine, which runs on the first GPU; otherwise use the ONNX file"
+            )
         check_agreement(path, read_manifest(path).model, arch, scale)
-        return TensorRTSession(path)
-    if device == "cuda":
-        raise UsageError("--device cuda: ONNX Runtime runs on the CPU here; use --session torch")
+        return TensorRTSession(path, cuda_graph=cuda_graph)
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: ONNX Runtime runs on the CPU here; use --session torch")
     check_agreement(path, describe_onnx(path), arch, scale)
     return OnnxRuntimeSession(path, threads)
+
+
+def _open_checkpoint(
+    path: Path, arch: str | None, scale: int | None, device: str, threads: int | None, precision: str | None
+) -> Session:
+    require_torch("a PyTorch session")
+    if precision is None or choose_devices(device) == ("cpu",):
+        if precision in ("fp16", "bf16"):
+            raise UsageError(f"--precision {precision}: on the CPU PyTorch computes in fp32; it needs a CUDA GPU")
+        return TorchSession(path, arch, scale, device, threads)
+    return open_gpu_session(path, choose_devices(device), "fp16" if precision == "auto" else precision, arch, scale)
 
 
 def check_agreement(path: Path, metadata: ModelMetadata, arch: str | None, scale: int | None) -> None:

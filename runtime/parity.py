@@ -19,7 +19,7 @@ from flashrib.runtime.errors import (
     UsageError,
 )
 from flashrib.runtime.metrics import psnr
-from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx, external_files
 from flashrib.runtime.open_session import choose_session, open_session
 from flashrib.runtime.parity_bounds import LEAST_RMS, Bound, bound_of
 from flashrib.runtime.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
@@ -210,7 +210,8 @@ def verify(
                 assert artifact.bound is not None
                 try:
                     outputs[index] = output = sessions[index].run(case.batch)
-                    artifact.comparisons.append(compare(case, expected, output, artifact.bound, base.scale))
+                    wanted = np.clip(expected, 0, 1) if _clamps(sessions[index]) else expected
+                    artifact.comparisons.append(compare(case, wanted, output, artifact.bound, base.scale))
                 except SessionError as error:
                     artifact.failure = f"on the input {case.name!r}: {_named(artifact.file, error)}"
             if case.name in kept:
@@ -295,6 +296,11 @@ def precision_of(session: Session) -> str:
     return str(getattr(metadata, "precision", "fp32"))
 
 
+def _clamps(session: Session) -> bool:
+    """Say whether the file bounds its output to 0..1."""
+    return bool(getattr(getattr(session, "metadata", None), "clamp", False))
+
+
 def to_8_bits(batch: Batch) -> Pixels:
     """The first picture of (B, 3, H, W), nominally 0..1, as (H, W, 3) uint8; NaN becomes black."""
     values = np.clip(np.nan_to_num(batch[0]), 0, 1).transpose(1, 2, 0)
@@ -309,6 +315,7 @@ def _emulated(file: Path, folder: Path) -> Path:
         from flashrib.export.emulate import emulated
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "emulating bf16", "export") from error
+    external_files(file)
     path = folder / "emulated.onnx"
     try:
         onnx.save(emulated(onnx.load(file)), path)

@@ -1,11 +1,15 @@
-"""The protocol that every session follows; whatever runs a model on pictures knows only this."""
+"""The protocols that sessions follow; whatever runs a model on pictures knows only these."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flashrib.runtime.errors import SessionError
+
 Batch = NDArray[np.float32]
+Pixels = NDArray[Any]
 
 
 @runtime_checkable
@@ -44,3 +48,73 @@ class Session(Protocol):
     def close(self) -> None:
         """Free what the session holds; calling it again does nothing."""
         ...
+
+
+class TileWorker(Protocol):
+    """A device that takes tiles of a picture as they are and has several in work, so that it need not wait for whoever cuts
+    and writes them. Used by one thread at a time.
+
+    Attributes:
+        ahead: tiles that `submit` takes before the oldest must be collected, >= 1.
+    """
+
+    ahead: int
+
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+        """Take a tile and return without waiting for its result.
+
+        Args:
+            pixels: (H, W, 3) RGB or (H, W) gray, uint8 or uint16 over their whole range, or float32; read before this returns.
+            rows: of the result, (scale*H, scale*W), to keep.
+            columns: of the result to keep.
+            where: what the tile is called in messages.
+
+        Raises:
+            OutOfMemoryError, SessionError: as `Session.run`, of this tile or of one before.
+        """
+        ...
+
+    def collect(self, target: Pixels) -> None:
+        """Wait for the oldest tile and write it into `target`, of its shape and dtype: clamped and rounded half to even where
+        that is an integer, the mean of the channels where it is gray.
+
+        Raises:
+            OutOfMemoryError, SessionError: as `Session.run`; the result holds NaN or infinity, or has another shape.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Forget the tiles in work and free memory, so that smaller ones may fit; the worker can be used further."""
+        ...
+
+
+@runtime_checkable
+class TileSession(Session, Protocol):
+    """A session that also takes tiles as they are, on one or several devices.
+
+    Attributes:
+        workers: one per device, at least one.
+    """
+
+    @property
+    def workers(self) -> Sequence[TileWorker]: ...
+
+    def most_pixels(self) -> int:
+        """Return how many input pixels a tile may read, halo included, by default."""
+        ...
+
+
+def wrong_shape(shape: tuple[int, ...], expected: tuple[int, ...], scale: int, where: str) -> SessionError:
+    """Return the error of a result that is not `scale` times as large as its tile."""
+    return SessionError(
+        f"the model returned the shape {shape} for {where}, but {expected} was expected: its scale is not {scale} as its"
+        " description says; export it anew"
+    )
+
+
+def not_finite(where: str) -> SessionError:
+    """Return the error of a result with NaN or infinity."""
+    return SessionError(
+        f"the model returned NaN or infinity for {where}: its precision does not hold this picture; use a model of higher"
+        " precision (fp32)"
+    )

@@ -22,18 +22,21 @@ class Flavour:
         product: its name in messages.
         modules: Python modules that hold its API, the first that is installed is taken.
         oldest: oldest version that flashrib is written for.
+        attention: oldest version that has a layer for ONNX's Attention.
     """
 
     name: str
     product: str
     modules: tuple[str, ...]
     oldest: tuple[int, ...]
+    attention: tuple[int, ...]
 
 
 FLAVOURS = {
     # The wheel `tensorrt-rtx` only renames the module of the bindings' wheel.
-    "rtx": Flavour("rtx", "TensorRT-RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), (1, 2)),
-    "tensorrt": Flavour("tensorrt", "TensorRT", ("tensorrt",), (10, 9)),
+    "rtx": Flavour("rtx", "TensorRT-RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), (1, 2), (1, 2)),
+    # https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/release-notes-10/10.14.1.html: IAttention is new in it.
+    "tensorrt": Flavour("tensorrt", "TensorRT", ("tensorrt",), (10, 9), (10, 14)),
 }
 
 

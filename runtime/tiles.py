@@ -171,6 +171,45 @@ def smaller(tile: tuple[int, int], multiple: int) -> tuple[int, int] | None:
     return height * multiple, width * multiple
 
 
+def spread(
+    height: int, width: int, halo: int, multiple: int, minimum: int, most_pixels: int, devices: int
+) -> tuple[int, int]:
+    """Return the (height, width) for tiles to own with which a picture is done soonest.
+
+    The device that has most to do gets ceil(tiles / devices) of them, each taken as large as they are on average; this is made as
+    small as possible, with the fewest tiles where that leaves a choice.
+
+    Args:
+        height: of the picture, >= 1.
+        width: of the picture, >= 1.
+        halo: context on each inner side of a tile.
+        multiple: window alignment of the model.
+        minimum: smallest side that the model takes.
+        most_pixels: input pixels that a tile may read; if not even one multiple stays below, it is one multiple.
+        devices: that share the tiles, >= 1.
+    """
+    choices = [
+        (-(-rows * columns // devices) * high * wide / (rows * columns), rows * columns, tile_height, tile_width)
+        for rows, largest_height, high, tile_height in _divisions(height, halo, multiple, minimum)
+        for columns, largest_width, wide, tile_width in _divisions(width, halo, multiple, minimum)
+        if largest_height * largest_width <= most_pixels
+    ]
+    if not choices:
+        return multiple, multiple
+    return min(choices)[2:]
+
+
+def _divisions(length: int, halo: int, multiple: int, minimum: int) -> list[tuple[int, int, int, int]]:
+    """(tiles, pixels that the largest reads, pixels that all read, pixels that one owns) for every number of tiles that an axis can
+    have.
+    """
+    divisions = {}
+    for units in range(-(-length // multiple), 0, -1):
+        sizes = [span.size for span in plan_axis(length, units * multiple, halo, multiple, minimum)]
+        divisions[len(sizes)] = (len(sizes), max(sizes), sum(sizes), units * multiple)
+    return list(divisions.values())
+
+
 def _check_fixed(length: int, fixed: int, halo_units: int, multiple: int) -> None:
     """Raise UsageError where tiles of the size `fixed` cannot cover a longer picture."""
     if fixed % multiple:

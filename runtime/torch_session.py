@@ -1,18 +1,25 @@
-"""The PyTorch session: a checkpoint in its deployment form, on the CPU or a CUDA GPU, in float32."""
+"""The plain PyTorch session: a checkpoint in its deployment form, with PyTorch's own operators, in float32, on the CPU or a GPU.
+
+It is what results are compared with; the fast session for GPUs is `flashrib.runtime.gpu_session`.
+"""
 
 import contextlib
 import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flashrib.runtime.devices import choose_devices
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.session import Batch
 
-DEVICES = ("auto", "cpu", "cuda")
+if TYPE_CHECKING:
+    from flashrib.model.build import Network
+
+DEVICES = ("auto", "cpu", "cuda")  # to train on
 
 # What PyTorch's allocators say on the CPU of Linux, macOS and Windows; on the GPU they raise torch.OutOfMemoryError.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
@@ -22,7 +29,7 @@ class TorchSession:
     """Runs a checkpoint with PyTorch in float32; follows `flashrib.runtime.session.Session`.
 
     Attributes:
-        device: "cpu" or "cuda".
+        device: "cpu", or "cuda:0", ...
     """
 
     def __init__(
@@ -39,7 +46,7 @@ class TorchSession:
             path: a .pth, .pt or .safetensors file.
             arch: one of `flashrib.model.PRESETS`, where neither the file nor its name says it; see `load_model`.
             scale: magnification that the checkpoint was trained for, where its shapes do not tell it.
-            device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
+            device: one device; see `flashrib.runtime.devices.choose_devices`.
             threads: threads that compute one run on the CPU, >= 1; a setting of PyTorch for the whole process. None leaves it.
 
         Raises:
@@ -53,19 +60,17 @@ class TorchSession:
         require_torch("a PyTorch session")
         import torch
 
-        from flashrib.model.checkpoint import describe_checkpoint, load_model
         from flashrib.model.fold import fold
 
-        self.device = choose_device(device)
+        devices = choose_devices(device)
+        if len(devices) > 1:
+            raise UsageError(f"device {device!r}: this session runs on one device; several GPUs want a --precision")
+        self.device = devices[0]
         if threads is not None:
             torch.set_num_threads(threads)
-        path = Path(path)
-        if scale is not None and (trained := describe_checkpoint(path, arch)["scale"]) not in (None, scale):
-            # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
-            raise CheckpointError(f"{path}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out")
-        network = load_model(path, arch, scale)
+        network = load_trained(path, arch, scale)
         self._network: Any = None
-        with _one_line_errors(f"{path}: PyTorch cannot load these weights on {self.device!r}"):
+        with one_line_errors(f"{path}: PyTorch cannot load these weights on {self.device!r}"):
             folded: Any = fold(network).to(self.device)
             # Whatever comes out of the layers is channels last, so that weights of this format spare copies.
             self._network = folded.to(memory_format=torch.channels_last)
@@ -92,9 +97,9 @@ class TorchSession:
         shape = "x".join(str(side) for side in batch.shape)
         try:
             with (
-                _one_line_errors(f"PyTorch failed on a batch of {shape} on {self.device!r}"),
+                one_line_errors(f"PyTorch failed on a batch of {shape} on {self.device!r}"),
                 torch.inference_mode(),
-                _full_float32(self.device),
+                full_float32(self.device),
             ):
                 output = self._network(torch.from_numpy(batch).to(self.device)).cpu().numpy()
         except OutOfMemoryError:
@@ -110,7 +115,7 @@ class TorchSession:
             self._free_gpu()
 
     def _free_gpu(self) -> None:
-        if self.device == "cuda":
+        if self.device != "cpu":
             import torch
 
             torch.cuda.empty_cache()
@@ -139,24 +144,20 @@ def require_torch(purpose: str, extra: str = "torch") -> None:
             raise SessionError(f"{purpose} needs the package {package!r}, which does not load: {reason}") from error
 
 
-def choose_device(device: str) -> str:
-    """Return "cpu" or "cuda" for one of `DEVICES`.
+def load_trained(path: str | os.PathLike[str], arch: str | None, scale: int | None) -> "Network":
+    """Load a checkpoint for upscaling; see `TorchSession`."""
+    from flashrib.model.checkpoint import describe_checkpoint, load_model
 
-    Raises:
-        UsageError: no such device in general, or on this machine.
-    """
-    import torch
-
-    if device not in DEVICES:
-        raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    path = Path(path)
+    if scale is not None and (trained := describe_checkpoint(path, arch)["scale"]) not in (None, scale):
+        # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
+        raise CheckpointError(f"{path}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out")
+    return load_model(path, arch, scale)
 
 
 @contextlib.contextmanager
-def _one_line_errors(what: str) -> Iterator[None]:
-    """Turn the errors of PyTorch into OutOfMemoryError and SessionError, in one line."""
+def one_line_errors(what: str) -> Iterator[None]:
+    """Turn the errors of PyTorch, in the middle of `what`, into OutOfMemoryError and SessionError, in one line."""
     import torch
 
     try:
@@ -171,7 +172,7 @@ def _one_line_errors(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _full_float32(device: str) -> Iterator[None]:
+def full_float32(device: str) -> Iterator[None]:
     """Compute float32 as float32 on the GPU; PyTorch rounds the inputs of convolutions to TF32 (10 bits) otherwise."""
     if device == "cpu":
         yield

@@ -1,25 +1,19 @@
 """Upscales whole pictures with a session, tile by tile, so that memory is bounded by the tile and not by the picture."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from flashrib.runtime.alpha import fill_transparent
-from flashrib.runtime.errors import OutOfMemoryError, SessionError, UsageError
+from flashrib.runtime.errors import OutOfMemoryError, UsageError
 from flashrib.runtime.pictures import Picture
-from flashrib.runtime.session import Batch, Session
-from flashrib.runtime.tiles import Span, TilePlan, plan, smaller
+from flashrib.runtime.run_tiles import Progress, run_tiles
+from flashrib.runtime.session import Pixels, Session, TileSession
+from flashrib.runtime.tiles import TilePlan, plan, smaller, spread
 
 DEFAULT_TILE = 256
 """Input pixels that an inner tile owns on each side."""
 
 DEFAULT_HALO = 64
 """Input pixels of context on each inner side of a tile."""
-
-Pixels = NDArray[Any]
-Progress = Callable[[int, int], None]
 
 
 def upscale_picture(
@@ -87,7 +81,8 @@ def upscale_array(
         pixels: (H, W, 3) RGB, or (H, W) gray, which goes in as three equal channels and comes out as their mean. uint8 and
             uint16 over their whole range, or float32, nominally 0..1.
         tile: input pixels that an inner tile owns, one number or (height, width); None: the whole picture for models
-            that look at it as a whole, otherwise `DEFAULT_TILE`. Of no meaning for sessions of a fixed size.
+            that look at it as a whole, what fits and spreads best for sessions on GPUs (see `flashrib.runtime.tiles.spread`),
+            otherwise `DEFAULT_TILE`. Of no meaning for sessions of a fixed size.
         halo: input pixels of context on each inner side of a tile; None: `DEFAULT_HALO`.
         progress: called with (input pixels done, input pixels in all) before the first and after each tile; it starts
             anew from 0 when the tiles did not fit into memory and smaller ones are tried.
@@ -104,11 +99,11 @@ def upscale_array(
     """
     _check_pixels(pixels)
     height, width = pixels.shape[:2]
-    sides = _tile_sides(session, tile, height, width)
     halo = DEFAULT_HALO if halo is None else halo
+    sides = _tile_sides(session, tile, halo, height, width)
     output = _allocate_output(session, pixels)
     current = plan(height, width, sides, halo, session.multiple, session.minimum, session.fixed_size)
-    while not _run_plan(session, pixels, current, output, progress):
+    while not run_tiles(session, pixels, current, output, progress):
         # Outside of any except clause: its traceback would keep the arrays of the tile that did not fit.
         if session.whole_picture and tile is None and session.fixed_size is None:
             raise OutOfMemoryError(
@@ -127,8 +122,13 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"the pixels have the shape {pixels.shape}, but it must be (H, W, 3) or (H, W), not empty")
 
 
-def _tile_sides(session: Session, tile: int | tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:
+def _tile_sides(
+    session: Session, tile: int | tuple[int, int] | None, halo: int, height: int, width: int
+) -> tuple[int, int]:
     """Return the (height, width) that a tile owns, no larger than the picture needs."""
+    if tile is None and isinstance(session, TileSession) and not (session.whole_picture or session.fixed_size):
+        most, devices = session.most_pixels(), len(session.workers)
+        return spread(height, width, halo, session.multiple, session.minimum, most, devices)
     if tile is None:
         tile = max(height, width) if session.whole_picture else DEFAULT_TILE
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
@@ -169,72 +169,3 @@ def _smaller_plan(
     raise OutOfMemoryError(
         f"a tile of {size[1]}x{size[0]} pixels does not fit into memory, and {mend}, or leave more memory to this process"
     )
-
-
-def _run_plan(session: Session, pixels: Pixels, tiles: TilePlan, output: Pixels, progress: Progress | None) -> bool:
-    """Run all tiles and write them into `output`; False if one did not fit into memory."""
-    done, total = 0, tiles.height * tiles.width
-    if progress is not None:
-        progress(0, total)
-    for row, column in tiles:
-        try:
-            result = _run_tile(session, pixels, row, column)
-            _write_tile(session.scale, result, row, column, output)
-        except (OutOfMemoryError, MemoryError):
-            return False
-        done += (row.write_stop - row.write_start) * (column.write_stop - column.write_start)
-        if progress is not None:
-            progress(done, total)
-    return True
-
-
-def _run_tile(session: Session, pixels: Pixels, row: Span, column: Span) -> Batch:
-    """Return what the session makes of one tile, (1, 3, scale*h, scale*w), checked."""
-    part = pixels[row.read_start : row.read_stop, column.read_start : column.read_stop]
-    if row.pad:
-        part = part[_mirrored(len(part), row.size)]
-    if column.pad:
-        part = part[:, _mirrored(part.shape[1], column.size)]
-    batch = np.empty((1, 3, row.size, column.size), np.float32)
-    batch[0] = part if part.ndim == 2 else part.transpose(2, 0, 1)
-    if pixels.dtype != np.float32:
-        batch /= np.float32(np.iinfo(pixels.dtype).max)
-
-    result = session.run(batch)
-    where = f"the tile of rows {row.read_start}..{row.read_stop} and columns {column.read_start}..{column.read_stop}"
-    expected = (1, 3, row.size * session.scale, column.size * session.scale)
-    if result.shape != expected:
-        raise SessionError(
-            f"the model returned the shape {result.shape} for {where}, but {expected} was expected: its scale is not"
-            f" {session.scale} as its description says; export it anew"
-        )
-    # NaN spreads into both; nothing of the tile's size is allocated for the check.
-    if not (np.isfinite(result.min()) and np.isfinite(result.max())):
-        raise SessionError(
-            f"the model returned NaN or infinity for {where}: its precision does not hold this picture; use a model"
-            " of higher precision (fp32)"
-        )
-    return result
-
-
-def _write_tile(scale: int, result: Batch, row: Span, column: Span, output: Pixels) -> None:
-    """Crop `result` to what the tile owns, convert it and write it into `output`."""
-    top, left = (row.write_start - row.read_start) * scale, (column.write_start - column.read_start) * scale
-    rows = slice(row.write_start * scale, row.write_stop * scale)
-    columns = slice(column.write_start * scale, column.write_stop * scale)
-    owned = result[0, :, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
-    if output.ndim == 2:
-        owned = owned.mean(axis=0, keepdims=True)
-    if output.dtype != np.float32:
-        # A copy: the array belongs to the session.
-        owned = np.clip(owned, 0, 1)
-        owned *= np.float32(np.iinfo(output.dtype).max)
-        np.rint(owned, out=owned)
-    output[rows, columns] = owned[0] if output.ndim == 2 else owned.transpose(1, 2, 0)
-
-
-def _mirrored(length: int, size: int) -> NDArray[np.intp]:
-    """Indices 0..length-1 continued to `size` by reflection that does not repeat the edge, as often as it takes."""
-    period = max(1, 2 * (length - 1))
-    positions = np.arange(size) % period
-    return np.minimum(positions, period - positions) if length > 1 else positions

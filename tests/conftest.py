@@ -2,16 +2,29 @@
 
 import pytest
 
-from tests.official import SHARED
+from flashrib.runtime.cuda import find_gpu
+from flashrib.runtime.errors import FlashribError
+from tests.places import SHARED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    import torch
-
     no_gpu = pytest.mark.skip(reason="no CUDA GPU here")
     no_shared = pytest.mark.skip(reason=f"the folder of test pictures and official vectors is not at hand: {SHARED}")
     for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not has_gpu():
             item.add_marker(no_gpu)
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(no_shared)
+
+
+def has_gpu() -> bool:
+    """Say whether PyTorch can use a GPU, or, where there is no PyTorch, whether the driver has one."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        try:
+            find_gpu()
+        except FlashribError:
+            return False
+        return True
+    return torch.cuda.is_available()

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flashrib.model.config import ESCConfig, NetworkConfig, SSTConfig, UpsamplerConfig
+from tests.places import ROOT, SHARED
 
-ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "tests" / "golden"  # copies of a few small ones, so that the suite proves something on its own
-SHARED = ROOT.parent / "shared"
 SHARED_GOLDEN = SHARED / "golden" / "sst"
 
 

@@ -13,6 +13,7 @@ from flashrib.export.engine.files import write_whole
 from flashrib.export.engine.options import EngineOptions, Shapes
 from flashrib.export.engine.progress import Progress
 from flashrib.export.engine.source import Source, read_source
+from flashrib.export.plugin.model import fingerprint
 from flashrib.runtime.cuda import find_gpu
 from flashrib.runtime.engine_manifest import FORMAT, EngineManifest, manifest_path, read_engine, read_manifest
 from flashrib.runtime.errors import FlashribError, SessionError
@@ -101,6 +102,7 @@ def cache_key(source: Source, options: EngineOptions) -> str:
         "precision": source.metadata.precision,
         "workspace": options.workspace,
         "version_compatible": options.version_compatible,
+        "attention": fingerprint() if options.attention == "plugin" else options.attention,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

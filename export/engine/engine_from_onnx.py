@@ -13,7 +13,9 @@ from flashrib.export.engine.fusion import check_fused
 from flashrib.export.engine.log import engine_layers, inspect, max_scratch, scratch_by_layer
 from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.progress import Progress, postponed_interrupt, progress_monitor
-from flashrib.export.engine.source import Source, prepared_model
+from flashrib.export.engine.quantized import EIGHT_BITS, check_quantized, quantized_nodes
+from flashrib.export.engine.source import Source, fused_form, prepared_model
+from flashrib.export.plugin.model import with_plugin
 from flashrib.runtime.engine_manifest import EngineManifest
 from flashrib.runtime.errors import ModelError, SessionError, UsageError
 from flashrib.runtime.tensorrt_flavours import FLAVOURS, collecting_logger, first_error, load_flavour
@@ -49,12 +51,19 @@ def engine_from_onnx(
     """
     flavour = FLAVOURS[options.flavour]
     trt = load_flavour(flavour, f"an engine of the flavour {flavour.name}")
+    if flavour.name == "rtx" and source.metadata.precision == "int8":
+        raise UsageError(
+            f"{source.path}: is quantized to INT8, which TensorRT-RTX takes for weights alone: calibrate with --mode fp8, or build with"
+            " --flavour tensorrt"
+        )
     shapes = options.shapes(source.metadata, source.static)
     fixed = shapes[2] if shapes[0] == shapes[2] else None
     if timing_cache is not None and flavour.name == "rtx":
         raise UsageError("--timing-cache: TensorRT-RTX measures nothing when it builds, so it has none")
     targets = targets_of(options)
-    model = prepared_model(source, fixed)
+    model = prepared_model(source, fixed, fused_form(flavour, trt.__version__))
+    if options.attention == "plugin":
+        model = with_plugin(model, trt, targets)
     logger = collecting_logger(trt, "VERBOSE")
     product = f"{flavour.product} {trt.__version__}"
 
@@ -94,6 +103,8 @@ def engine_from_onnx(
         batch=source.batch,
         dynamic=fixed is None,
     )
+    if source.metadata.precision in EIGHT_BITS:
+        check_quantized(str(source.path), source.metadata.precision, quantized_nodes(source.model), layers)
     assert scratch is not None
     if timing_cache is not None:
         save_timing_cache(config, timing_cache)
@@ -124,7 +135,11 @@ def _parsed(trt: Any, builder: Any, logger: Any, model: ModelProto, source: Sour
     Raises:
         ModelError: TensorRT's parser does not take it.
     """
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    kinds = trt.NetworkDefinitionCreationFlag
+    flags = 1 << int(kinds.STRONGLY_TYPED)
+    if not any(function.name == "WindowAttention" for function in model.functions):  # it is the plugin
+        flags |= 1 << int(kinds.PREFER_AOT_PYTHON_PLUGINS)
+    network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     # The path tells the parser where external data lies.
     if not parser.parse(model.SerializeToString(), str(source.path)):

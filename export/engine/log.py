@@ -13,6 +13,8 @@ _SCRATCH = re.compile(r"Max Scratch Memory: (\d+) bytes")
 _LAYER_SCRATCH = re.compile(r"Layer: (.+?) Host Persistent: .*Scratch Memory: (\d+) bytes")
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), (?P<rest>.*)$", re.MULTILINE)
 _CONSTANTS = re.compile(r"Constants: \[.*?(?=Outputs: \[|$)")
+_INPUTS = re.compile(r"Inputs: \[.*?(?=Constants: \[|Outputs: \[|$)")
+_TYPE = re.compile(r"Datatype: (\w+)")
 _DIMENSIONS = re.compile(r"Dimensions: \[([^\]]*)\]")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
@@ -27,11 +29,13 @@ class EngineLayer:
         name: as TensorRT calls it.
         shapes: shapes of its inputs and outputs, -1 where a side is dynamic.
         nodes: names of the ONNX nodes that it was made from, the outermost ones first where functions were inlined.
+        reads: types of its inputs, such as "Half" or "FP8", as TensorRT calls them.
     """
 
     name: str
     shapes: tuple[Dimensions, ...]
     nodes: tuple[str, ...]
+    reads: tuple[str, ...] = ()
 
 
 def max_scratch(messages: Iterable[str]) -> int | None:
@@ -53,7 +57,9 @@ def _layers(text: str) -> Iterator[EngineLayer]:
     for match in _LAYER.finditer(text):
         rest = match["rest"]
         shapes = tuple(_dimensions(found) for found in _DIMENSIONS.findall(_CONSTANTS.sub("", rest)))
-        yield EngineLayer(match["name"], shapes, _nodes(rest))
+        inputs = _INPUTS.search(rest)
+        reads = tuple(_TYPE.findall(inputs[0])) if inputs is not None else ()
+        yield EngineLayer(match["name"], shapes, _nodes(rest), reads)
 
 
 def inspected_layers(information: str) -> list[EngineLayer]:
@@ -66,7 +72,8 @@ def inspected_layers(information: str) -> list[EngineLayer]:
         if isinstance(entry, dict):
             ends = [*entry.get("Inputs", []), *entry.get("Outputs", [])]
             shapes = tuple(tuple(end["Dimensions"]) for end in ends if "Dimensions" in end)
-            layers.append(EngineLayer(entry.get("Name", ""), shapes, _nodes(str(entry.get("Metadata", "")))))
+            reads = tuple(str(end["Format/Datatype"]) for end in entry.get("Inputs", []) if "Format/Datatype" in end)
+            layers.append(EngineLayer(entry.get("Name", ""), shapes, _nodes(str(entry.get("Metadata", ""))), reads))
     return layers
 
 

@@ -9,6 +9,7 @@ from flashrib.runtime.metadata import ModelMetadata
 from flashrib.runtime.tensorrt_flavours import flavour_named
 
 USUAL_SIDE = 256  # of a tile, in pixels of the input
+ATTENTION = ("native", "plugin")
 Shapes = tuple[Side, Side, Side]
 
 
@@ -24,6 +25,7 @@ class EngineOptions:
             size alone and is the fastest; None everywhere: a size that fits the model.
         workspace: MB of the GPU's memory that the builder may plan with; None: all.
         version_compatible: later versions of TensorRT may load the engine (tensorrt alone).
+        attention: "native": by layers of TensorRT, which fuses them; "plugin": by flashrib's own kernel (tensorrt alone).
 
     Raises:
         UsageError: a value that is not possible, or two that contradict each other.
@@ -36,6 +38,7 @@ class EngineOptions:
     largest: Side | None = None
     workspace: int | None = None
     version_compatible: bool = False
+    attention: str = "native"
 
     def __post_init__(self) -> None:
         flavour_named(self.flavour)
@@ -51,10 +54,18 @@ class EngineOptions:
                 raise UsageError(f"the target current goes with no other: {','.join(self.targets)}")
             if self.version_compatible:
                 raise UsageError("--version-compatible: TensorRT-RTX has no such engines; use --flavour tensorrt")
+            if self.attention != "native":
+                raise UsageError("--attention plugin: TensorRT-RTX takes no such plugins; use --flavour tensorrt")
         elif self.targets not in ((), ("current",), ("ampere+",)):
             raise UsageError(
                 f"target {','.join(self.targets)!r}: TensorRT builds on the GPU that the engine runs on: use --target current, or"
                 " ampere+ for all GPUs from compute capability 8.0 on"
+            )
+        if self.attention not in ATTENTION:
+            raise UsageError(f"attention {self.attention!r} is not one of {', '.join(ATTENTION)}")
+        if self.attention == "plugin" and self.version_compatible:
+            raise UsageError(
+                "--version-compatible: not with --attention plugin, whose engines run in the version that built them"
             )
 
     def shapes(self, model: ModelMetadata, static: Side | None) -> Shapes:

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import onnx
 from onnx import ModelProto, TensorProto
-from onnx.external_data_helper import uses_external_data
 
 from flashrib.export.forms import attention_nodes, with_attention_form
 from flashrib.runtime.engine_manifest import Side
 from flashrib.runtime.errors import ModelError
 from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx, external_files
+from flashrib.runtime.tensorrt_flavours import Flavour, version_numbers
 
-FUSED_FORM = "attention"
 _IO = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
@@ -66,6 +65,11 @@ def read_source(path: Path) -> Source:
             can be built from.
     """
     metadata = describe_onnx(path)
+    if metadata.calibration is not None and metadata.calibration.get("rest") == "fp32":
+        raise ModelError(
+            f"{path}: what is not quantized computes in fp32, but TensorRT fuses attention in fp16 and bf16 only: calibrate an export"
+            " with --precision fp16"
+        )
     if metadata.precision == "fp32":
         raise ModelError(
             f"{path}: computes in fp32, but TensorRT fuses attention in fp16 and bf16 only: export it with --precision fp16"
@@ -75,7 +79,7 @@ def read_source(path: Path) -> Source:
     except Exception as error:  # protobuf's and onnx's own
         raise ModelError(f"{path}: not an ONNX file, or a damaged one: {' '.join(str(error).split())}") from error
     digest = hashlib.sha256(path.read_bytes())
-    for data in _external_files(path, model):
+    for data in external_files(path):
         with data.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)
@@ -91,8 +95,13 @@ def read_source(path: Path) -> Source:
     return Source(path, model, metadata, digest.hexdigest(), _dim(path, model), batch, static, io, tuple(layers))
 
 
-def prepared_model(source: Source, size: Side | None) -> ModelProto:
-    """Return the model with the body of attention that TensorRT fuses, and with `size` as its only size where one is given."""
+def fused_form(flavour: Flavour, version: str) -> str:
+    """Return the body of attention, a key of `FORMS`, that this version of TensorRT fuses."""
+    return "attention" if version_numbers(version) >= flavour.attention else "padded"
+
+
+def prepared_model(source: Source, size: Side | None, form: str) -> ModelProto:
+    """Return the model with the body `form` of attention, and with `size` as its only size where one is given."""
     model = ModelProto()
     model.CopyFrom(source.model)
     if size is not None and source.static is None:
@@ -101,27 +110,9 @@ def prepared_model(source: Source, size: Side | None) -> ModelProto:
             for dimension, side in zip(value.type.tensor_type.shape.dim[2:], size, strict=True):
                 dimension.dim_value = factor * side
         del model.graph.value_info[:]
-    elif source.metadata.attention == FUSED_FORM:
+    elif source.metadata.attention == form:
         return model
-    return with_attention_form(model, FUSED_FORM)
-
-
-def _external_files(path: Path, model: ModelProto) -> list[Path]:
-    """Return the files that hold external data, in order of their names."""
-    names = set()
-    for tensor in model.graph.initializer:
-        if uses_external_data(tensor):
-            names.add(next((e.value for e in tensor.external_data if e.key == "location"), ""))
-    folder = path.resolve().parent
-    files = []
-    for name in sorted(names):
-        data = (folder / name).resolve()
-        if not name or data.parent != folder:
-            raise ModelError(f"{path}: its external data {name!r} lies outside its folder: export the model anew")
-        if not data.is_file():
-            raise ModelError(f"{path}: its external data {name!r} is missing: copy it beside the ONNX file")
-        files.append(data)
-    return files
+    return with_attention_form(model, form)
 
 
 def _input(path: Path, model: ModelProto) -> tuple[int, Side | None, str]:

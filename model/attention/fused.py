@@ -15,7 +15,7 @@ from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.sdpa import window_attention_sdpa
 from flashrib.model.attention.triton_kernel import window_attention_kernel
-from flashrib.model.attention.tuning import Blocks, blocks_for, power_of_two
+from flashrib.model.attention.tuning import Blocks, blocks_for, power_of_two, programs
 from flashrib.model.attention.windows import padded_length
 from flashrib.model.config import Window
 
@@ -50,7 +50,7 @@ def _window_attention(
     blocks = blocks_for(_capability(qkv.device), head_dim, rank, wh * ww, qkv.element_size())
     tiny = padded_h - 1 > 2 * (height - 1) or padded_w - 1 > 2 * (width - 1)
     out = qkv.new_empty(batch, height, width, channels // 3)
-    wrap_triton(_kernel(blocks))[(windows * num_heads * triton.cdiv(wh * ww, blocks.queries),)](
+    wrap_triton(_kernel(blocks))[(programs(windows, num_heads, wh * ww, blocks),)](
         qkv.contiguous(),
         pos_q.to(qkv.dtype).contiguous(),
         pos_k.to(qkv.dtype).contiguous(),

@@ -104,7 +104,7 @@ def _values(
     return _load(pointers, channel, D, DP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W"])  # or every other size of a picture would be compiled anew
 def window_attention_kernel(
     qkv, pos_q, pos_k, gate, H, W, out,
     HEADS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr,

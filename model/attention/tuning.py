@@ -7,6 +7,7 @@ tensor memory, 128 rows at a time. `docs/plugin.md` lists registers and shared m
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ TABLE: dict[int, tuple[Rows, Rows]] = {
     87: (_AMPERE, _AMPERE),
     89: (_AMPERE, _AMPERE),
     90: (_HOPPER_NARROW, _HOPPER_WIDE),
-    100: (_BLACKWELL_SERVER, _BLACKWELL_SERVER),
+    100: (_BLACKWELL_SERVER, _AMPERE),
     110: (_AMPERE, _AMPERE),
     120: (_AMPERE, _AMPERE),
 }
@@ -85,3 +86,15 @@ def blocks_for(capability: int, head_dim: int, rank: int, tokens: int, element_s
         queries, keys = min(queries, 64), min(keys, 32)  # elements twice as wide, or twice as many, need the registers
         return Blocks(queries, keys, 4, min(blocks.stages, 2))
     return Blocks(queries, keys, blocks.warps, blocks.stages, blocks.registers)
+
+
+def programs(windows: Any, heads: int, tokens: int, blocks: Blocks) -> Any:
+    """Number of programs of a launch, its grid in x.
+
+    Args:
+        windows: windows of all pictures of the batch, an integer or an expression that multiplies with integers.
+        heads: heads of the layer.
+        tokens: tokens N of a window.
+        blocks: how a window is cut.
+    """
+    return windows * (heads * -(-tokens // blocks.queries))

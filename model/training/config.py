@@ -8,6 +8,8 @@ from typing import Literal
 from flashrib.model.config import PRESETS, SCALES
 from flashrib.runtime.errors import UsageError
 
+QAT_MODES = ("int8", "fp8")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -31,6 +33,8 @@ class TrainConfig:
         compile: compile the layers with torch.compile.
         validate_every, save_every: steps between validations and between saves of the resumable state.
         seed: seed of the initialisation and of the patches.
+        start: checkpoint to start from, relative to the TOML file; empty: random weights.
+        qat: "int8" or "fp8" for quantization-aware finetuning of `start` (see `flashrib.model.training.qat`); empty: none.
     """
 
     data: tuple[str, ...]
@@ -51,6 +55,8 @@ class TrainConfig:
     validate_every: int = 1000
     save_every: int = 1000
     seed: int = 0
+    start: str = ""
+    qat: str = ""
 
     def __post_init__(self) -> None:
         checks = {
@@ -69,10 +75,17 @@ class TrainConfig:
             "precision": self.precision in ("fp32", "bf16"),
             "validate_every": self.validate_every >= 1,
             "save_every": self.save_every >= 1,
+            "qat": self.qat in ("", *QAT_MODES),
         }
         for name, valid in checks.items():
             if not valid:
                 raise UsageError(f"training configuration: {name} = {getattr(self, name)!r} is out of range")
+        if self.qat and not self.start:
+            raise UsageError(
+                f"qat = {self.qat!r} finetunes a trained network: name its checkpoint with start = 'FILE' or --start FILE"
+            )
+        if self.qat and self.compile:
+            raise UsageError("compile = true does not go with quantization-aware finetuning: leave it out")
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -101,4 +114,6 @@ def read_config(path: Path) -> TrainConfig:
         if type(values[name]) is not wanted:
             raise UsageError(f"{path}: {name} = {value!r} must be of type {wanted.__name__.replace('tuple', 'list')}")
     values["data"] = tuple(str(path.parent / folder) for folder in values["data"])
+    if values.get("start"):
+        values["start"] = str(path.parent / values["start"])
     return TrainConfig(**values)

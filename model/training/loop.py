@@ -19,9 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashrib.model.build import Network, build_model
-from flashrib.model.checkpoint import save_safetensors
+from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, list_pictures, load_pairs, split
+from flashrib.model.training.qat import QuantizationAware
 from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 from flashrib.runtime.metrics import psnr
 
@@ -72,7 +73,9 @@ class TrainingState:
             state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
             before = json.loads(state["config"])
             wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-            if changed := [k for k in wanted if before.get(k) != wanted[k] and k not in ("data", "compile")]:
+            younger = {"start": "", "qat": ""}  # fields that states of older versions lack
+            before = younger | before
+            if changed := [k for k in wanted if before.get(k) != wanted[k] and k not in ("data", "compile", "start")]:
                 raise UsageError(
                     f"{folder}: holds a run with another {', '.join(changed)}; choose another folder or mend the configuration"
                 )
@@ -127,7 +130,10 @@ def validate(network: Network, pairs: list[Pair], device: torch.device) -> float
 
 def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
     torch.manual_seed(config.seed)
-    network = build_model(config.arch, config.scale).train().to(device)
+    network = (
+        load_model(config.start, config.arch, config.scale) if config.start else build_model(config.arch, config.scale)
+    )
+    network = network.train().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     ema = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=device.type == "cuda")
@@ -156,6 +162,7 @@ def train(
 
     Raises:
         UsageError: the configuration does not fit the pictures, or the folder's run has another one.
+        CheckpointError: the checkpoint to start from is damaged or of another network.
         FlashribError: the loss is no longer finite, or something cannot be written.
     """
     started = time.monotonic()
@@ -172,7 +179,8 @@ def train(
 
     network = state.network
     parameters: list[Tensor] = list(network.parameters())
-    forward: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+    quantized = QuantizationAware(network, config.qat) if config.qat else None
+    forward: Callable[[Tensor], Tensor] = quantized or (torch.compile(network) if config.compile else network)
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=config.precision == "bf16")
     total_loss = torch.zeros((), device=where)
     counted = 0
@@ -199,7 +207,7 @@ def train(
             bar.update()
             out_of_time = time.monotonic() - started > minutes * 60
             if state.step % config.validate_every == 0 or state.step == config.steps:
-                with state.averaged():
+                with state.averaged(), quantized.rounded() if quantized else contextlib.nullcontext():
                     quality = validate(network, validation, where)
                 mean_loss = float(total_loss) / counted
                 if not math.isfinite(mean_loss):

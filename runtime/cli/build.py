@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.cli.build_package import add_package_options, check_no_package_options, run_build_package
 from flashrib.runtime.cli.options import tile_sides, whole_number
 from flashrib.runtime.cli.output import BuildBar, print_json, print_table
 from flashrib.runtime.engine_manifest import EngineManifest
@@ -16,13 +17,18 @@ from flashrib.runtime.tensorrt_flavours import FLAVOURS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an ONNX file made by flashrib, in fp16 or bf16")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the engine to write")
+    parser.add_argument(
+        "model", metavar="MODEL", type=Path, help="an ONNX file made by flashrib, in fp16 or bf16; aoti: a checkpoint"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, required=True, help="the engine or package to write"
+    )
     parser.add_argument(
         "--flavour",
-        choices=tuple(FLAVOURS),
+        choices=(*FLAVOURS, "aoti"),
         required=True,
-        help="rtx: TensorRT-RTX, for GeForce and RTX cards, needs no GPU; tensorrt: TensorRT, on the GPU that it is for",
+        help="rtx: TensorRT-RTX, for GeForce and RTX cards, needs no GPU; tensorrt: TensorRT, on the GPU that it is for;"
+        " aoti: PyTorch's AOTInductor, on the GPU that it is for",
     )
     parser.add_argument(
         "--target",
@@ -30,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_targets,
         default=(),
         help="rtx: compute capabilities such as sm86,sm89,sm120, or current; default: all from 8.0 on that TensorRT-RTX supports."
-        " tensorrt: current (default), or ampere+ for all from 8.0 on",
+        " tensorrt: current (default), or ampere+ for all from 8.0 on. aoti: current (default), or cpu",
     )
     sizes = parser.add_argument_group("sizes of the input, height x width in pixels")
     sizes.add_argument(
@@ -50,23 +56,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version-compatible", action="store_true", help="let later versions of TensorRT load it (tensorrt alone)"
     )
+    add_package_options(parser)
+    parser.add_argument(
+        "--attention",
+        choices=("native", "plugin"),
+        default="native",
+        help="native: TensorRT's own fused attention; plugin: flashrib's kernel, compiled into the engine (tensorrt alone, not 10.14)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document: the manifest")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build a TensorRT engine from an ONNX file.
+    """Build a TensorRT engine from an ONNX file, or a package of AOTInductor from a checkpoint.
 
     The engine and its manifest OUT.json belong together: the manifest says what the
     engine is and for whom, and holds the hash that is verified whenever it is
     loaded. A build fails if TensorRT does not fuse the attention of every layer. The
     same engine is built once and then comes from the cache. With one size alone,
     which is the default, an engine is at its fastest; pictures are cut into tiles.
+    A package has a manifest of the same kind, takes one size, --opt (default: about
+    768x768), and runs with the version of PyTorch that built it.
 
     examples:
       flashrib build sst_fp16.onnx -o sst.engine --flavour rtx
       flashrib build sst_fp16.onnx -o sst.engine --flavour rtx --target sm89,sm120 --opt 512x512
       flashrib build sst_fp16.onnx -o sst.engine --flavour tensorrt --timing-cache sst.timing
+      flashrib build sst_fp16.onnx -o sst.engine --flavour tensorrt --attention plugin
+      flashrib build sst.safetensors -o sst.pt2 --flavour aoti --opt 1024x1024
     """
+    if arguments.flavour == "aoti":
+        return run_build_package(arguments)
+    check_no_package_options(arguments)
     try:
         importlib.import_module("onnx")
     except ModuleNotFoundError as error:
@@ -82,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.max,
         arguments.workspace,
         arguments.version_compatible,
+        arguments.attention,
     )
     started = time.perf_counter()
     with BuildBar() as bar:

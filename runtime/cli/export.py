@@ -10,7 +10,7 @@ from flashrib.runtime.bundled import default_weights
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.cli.output import print_json, print_line
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, UsageError
-from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx
 from flashrib.runtime.open_session import is_checkpoint
 from flashrib.runtime.torch_session import require_torch
 
@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--attention",
-        choices=("onnxruntime", "standard", "attention"),
-        help="body of the attention operator: for ONNX Runtime (default), in standard operators for every runtime, or as"
-        " ONNX's Attention (default of bf16)",
+        choices=("onnxruntime", "standard", "attention", "padded"),
+        help="body of the attention operator: for ONNX Runtime (default), in standard operators for every runtime, as"
+        " ONNX's Attention (default of bf16), or as TensorRT before 10.14 wants it",
     )
     group.add_argument("--clamp", action="store_true", help="bound the output to 0..1")
 

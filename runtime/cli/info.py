@@ -9,8 +9,9 @@ from typing import Any
 from flashrib.runtime.bundled import default_model
 from flashrib.runtime.cli.output import print_json, print_table
 from flashrib.runtime.engine_manifest import is_engine, read_engine, read_manifest
-from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx
 from flashrib.runtime.open_session import check_agreement, is_checkpoint
+from flashrib.runtime.package_manifest import is_package, read_package, read_package_manifest
 from flashrib.runtime.torch_session import require_torch
 
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="?",
         type=Path,
-        help="an ONNX file, an engine or a checkpoint; default: the bundled ONNX file",
+        help="an ONNX file, an engine, a package or a checkpoint; default: the bundled ONNX file",
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -31,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Say what a model file is.
 
     Architecture, scale, windows, ranks, heads, parameters, alignment and minimum
-    side (in pixels of the input), precision and hash; of an engine also what it was
-    built for. ONNX files and engines need no PyTorch for it, checkpoints do.
+    side (in pixels of the input), precision and hash; of an engine or a package also
+    what it was built for. Only checkpoints need PyTorch for it.
 
     examples:
       flashrib info
@@ -41,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.model or default_model()
     if is_engine(path):
         about = _about_engine(path, arguments.arch)
+    elif is_package(path):
+        about = _about_package(path, arguments.arch)
     else:
         about = _about_checkpoint(path, arguments.arch) if is_checkpoint(path) else _about_onnx(path, arguments.arch)
     if arguments.json:
@@ -75,6 +78,20 @@ def _about_engine(path: Path, arch: str | None) -> dict[str, Any]:
     return {"file": str(path), "format": "engine", **built, **model, "sha256": manifest.engine_sha256}
 
 
+def _about_package(path: Path, arch: str | None) -> dict[str, Any]:
+    manifest = read_package_manifest(path)
+    check_agreement(path, manifest.model, arch, None)
+    read_package(path, manifest)  # verifies the hash
+    built = {
+        "flavour": manifest.flavour,
+        "built_by": f"PyTorch {manifest.torch}",
+        "targets": ["cpu" if manifest.device == "cpu" else f"sm{manifest.capability[0]}{manifest.capability[1]}"],
+        "sizes": f"{manifest.size[0]}x{manifest.size[1]}",
+    }
+    model = dataclasses.asdict(manifest.model)
+    return {"file": str(path), "format": "package", **built, **model, "sha256": manifest.package_sha256}
+
+
 def _about_checkpoint(path: Path, arch: str | None) -> dict[str, Any]:
     require_torch("reading a checkpoint")
     from flashrib.model.checkpoint import describe_checkpoint
@@ -87,10 +104,14 @@ def _about_checkpoint(path: Path, arch: str | None) -> dict[str, Any]:
 def _text(name: str, value: Any) -> str:
     """A value as the table shows it."""
     match value:
+        case None if name == "calibration":
+            return "none"
         case None:
             return "unknown: pass --arch" if name != "scale" else "unknown: the shapes of x2 and x3 are alike"
         case bool():
             return "yes" if value else "no"
+        case dict():
+            return _calibration(value)
         case int() if name == "parameters":
             return f"{value:,}"
         case int() if name == "scale":
@@ -100,3 +121,15 @@ def _text(name: str, value: Any) -> str:
         case list() | tuple():
             return ", ".join(map(str, value)) or "none"
     return str(value)
+
+
+def _calibration(value: dict[str, Any]) -> str:
+    """What a quantized file says about its calibration, in one line; as it stands where it says it in another way."""
+    try:
+        return (
+            f"{len(value['layers'])} layers, {100 * value['share_of_macs']:.1f} % of the MACs outside of attention, the rest"
+            f" {value['rest']}; {value['method']}, loss {value['loss_db']:.4f} dB of a budget of {value['budget_db']:g} dB on"
+            f" {value['held_out']} held-out tiles, pictures sha256 {value['pictures_sha256'][:12]}"
+        )
+    except (KeyError, TypeError, ValueError):
+        return str(value)

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from flashrib.runtime.gpu_session import PRECISIONS
 from flashrib.runtime.open_session import KINDS, choose_session, open_session
 from flashrib.runtime.session import Session
-from flashrib.runtime.torch_session import DEVICES
 from flashrib.runtime.upscale import DEFAULT_HALO, DEFAULT_TILE
 
 
@@ -18,7 +18,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="FILE",
         type=Path,
-        help="an ONNX file or an engine made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled sst-light x2",
+        help="an ONNX file, an engine or a package made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled"
+        " sst-light x2",
     )
     group.add_argument(
         "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
@@ -33,12 +34,26 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--session",
         choices=KINDS,
         default="auto",
-        help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT for engines",
+        help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT for engines,"
+        " AOTInductor for packages",
     )
     group.add_argument(
-        "--device", choices=DEVICES, default="auto", help="where PyTorch runs; auto: a CUDA GPU if there is one"
+        "--device",
+        metavar="DEVICE",
+        default="auto",
+        help="where PyTorch runs: cpu, cuda, cuda:1, or several GPUs that share the tiles, cuda:0,cuda:1; auto (default): the"
+        " first CUDA GPU if there is one",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="what PyTorch computes in; auto: fp16 on a GPU, fp32 on the CPU, which has nothing else",
     )
     group.add_argument("--threads", metavar="N", type=whole_number(1), help="threads on the CPU; default: all cores")
+    group.add_argument(
+        "--cuda-graph", action="store_true", help="launch an engine as one CUDA graph: less work for the CPU per tile"
+    )
 
 
 def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_TILE}") -> None:
@@ -68,6 +83,8 @@ def open_chosen(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
         scale=arguments.scale,
         device=arguments.device,
         threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
     )
     return session, path, kind
 

@@ -1,6 +1,7 @@
 """The command `flashrib train`."""
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=math.inf,
         help="stop after this time; a later call continues",
     )
+    parser.add_argument("--start", metavar="CKPT", type=Path, help="start from the weights of this checkpoint")
+    parser.add_argument(
+        "--qat",
+        choices=("int8", "fp8"),
+        help="finetune for this quantization, from --start: steps see its roundings; a few hundred are enough",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,14 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
     A folder that holds a run of the same configuration continues it. Prints the
     path of the trained weights.
 
-    example:
+    examples:
       flashrib train sst-light-x2.toml -o run/ --minutes 30
+      flashrib train finetune.toml -o qat/ --start run/weights.safetensors --qat fp8
     """
     require_torch("training", extra="train")
     from flashrib.model.training.config import read_config
     from flashrib.model.training.loop import train
 
     config = read_config(arguments.config)
+    changed = {"start": arguments.start and str(arguments.start), "qat": arguments.qat}
+    config = dataclasses.replace(config, **{name: value for name, value in changed.items() if value})
     with made_folder(arguments.output):
         weights = train(config, arguments.output, device=arguments.device, minutes=arguments.minutes)
     print_line(str(weights))

@@ -2,19 +2,25 @@
 
 import argparse
 import dataclasses
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from flashrib.runtime.cli.batch import Job, plan_jobs
-from flashrib.runtime.cli.folders import made_folder
+from flashrib.runtime.cli.folders import MadeFolders
 from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen, whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
-from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError
+from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError, SessionError
 from flashrib.runtime.pictures import Picture, check_output, read_picture, write_picture
-from flashrib.runtime.session import Session
+from flashrib.runtime.session import Session, TileSession
 from flashrib.runtime.upscale import upscale_picture
+
+PICTURES_AT_A_TIME = 4
+"""Pictures that are read, upscaled or written at the same time where a GPU upscales: encoding takes longer than upscaling."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,15 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
         model, kind = None, None
     else:
         session, model, kind = open_chosen(arguments)
-        with PictureBar(len(jobs)) as bar:
-            for job in jobs:
-                bar.start(job.source.name)
-                try:
-                    result = _upscale_file(session, job, arguments, bar) | {"session": kind}
+        with PictureBar(len(jobs)) as bar, MadeFolders() as folders:
+            batch = _Batch(session, arguments, bar, folders)
+            for job, result in zip(jobs, batch.run(jobs), strict=True):
+                if isinstance(result, FlashribError):
+                    result = _report_failure(job, result)
+                else:
+                    result["session"] = kind
                     if not arguments.json:
                         print_line(_line(result))
-                except FlashribError as error:
-                    result = _report_failure(job, error)
                 results.append(result)
                 bar.finish()
         session.close()
@@ -85,42 +91,78 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _upscale_file(session: Session, job: Job, arguments: argparse.Namespace, bar: PictureBar) -> dict[str, Any]:
-    """Read, upscale and write one picture; returns what --json says about it."""
-    if job.error:
-        raise job.error
-    started = time.perf_counter()
-    count = TileCount()
+class _Batch:
+    """Upscales pictures one after the other; where a GPU does it, others are read and written meanwhile."""
 
-    def progress(done: int, total: int) -> None:
-        count.report(done)
-        bar.report(done, total)
+    def __init__(self, session: Session, arguments: argparse.Namespace, bar: PictureBar, folders: MadeFolders) -> None:
+        self._session, self._arguments, self._bar, self._folders = session, arguments, bar, folders
+        self._one_at_a_time = threading.Lock()
+        self._stopped = False
 
-    try:
-        picture = read_picture(job.source)
-        height, width = picture.height * session.scale, picture.width * session.scale
-        with made_folder(job.target.parent):
+    def run(self, jobs: list[Job]) -> Iterator[dict[str, Any] | FlashribError]:
+        """Yield what --json says about each picture, or what is wrong with it, in order."""
+        if len(jobs) == 1 or not isinstance(self._session, TileSession):
+            yield from map(self._outcome, jobs)
+            return
+        with ThreadPoolExecutor(PICTURES_AT_A_TIME, thread_name_prefix="flashrib-pictures") as pool:
+            try:
+                yield from pool.map(self._outcome, jobs)
+            except BaseException:  # Ctrl-C: what is in work ends, or stops at the next tile
+                self._stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _outcome(self, job: Job) -> dict[str, Any] | FlashribError:
+        try:
+            return self._upscale(job)
+        except FlashribError as error:
+            return error
+
+    def _upscale(self, job: Job) -> dict[str, Any]:
+        """Read, upscale and write one picture."""
+        if job.error:
+            raise job.error
+        started = time.perf_counter()
+        count = TileCount()
+        arguments, scale = self._arguments, self._session.scale
+
+        def progress(done: int, total: int) -> None:
+            if self._stopped:
+                raise SessionError("stopped")
+            count.report(done)
+            self._bar.report(done, total)
+
+        try:
+            picture = read_picture(job.source)
+            height, width = picture.height * scale, picture.width * scale
+            self._folders.make(job.target.parent)
             check_output(
                 job.target, overwrite=arguments.overwrite, height=height, width=width, alpha=_is_see_through(picture)
             )
-            upscaled = upscale_picture(session, picture, tile=arguments.tile, halo=arguments.halo, progress=progress)
+            waited = time.perf_counter()
+            with self._one_at_a_time:
+                started += time.perf_counter() - waited  # the time of others
+                self._bar.start(job.source.name)
+                upscaled = upscale_picture(
+                    self._session, picture, tile=arguments.tile, halo=arguments.halo, progress=progress
+                )
             write_picture(job.target, upscaled, overwrite=arguments.overwrite, quality=arguments.quality)
-    except PictureError:
-        raise  # names the file already
-    except FlashribError as error:
-        raise type(error)(f"{job.source}: {error}") from error
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
-    return {
-        "input": str(job.source),
-        "output": str(job.target),
-        "width": picture.width,
-        "height": picture.height,
-        "output_width": width,
-        "output_height": height,
-        "seconds": round(time.perf_counter() - started, 3),
-        "tiles": count.tiles,
-    }
+        except PictureError:
+            raise  # names the file already
+        except FlashribError as error:
+            raise type(error)(f"{job.source}: {error}") from error
+        except MemoryError as error:
+            raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
+        return {
+            "input": str(job.source),
+            "output": str(job.target),
+            "width": picture.width,
+            "height": picture.height,
+            "output_width": width,
+            "output_height": height,
+            "seconds": round(time.perf_counter() - started, 3),
+            "tiles": count.tiles,
+        }
 
 
 @dataclasses.dataclass

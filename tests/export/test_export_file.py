@@ -17,7 +17,7 @@ from flashrib.export.options import ExportOptions
 from flashrib.model import build_model
 from flashrib.model.config import SSTConfig
 from flashrib.runtime.errors import FlashribError, ModelError, UsageError
-from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx
 from tests.export.graphs import run
 from tests.model.networks import SMALL_ESC, small_network
 from tests.official import seeded
@@ -52,6 +52,7 @@ def test_options(name: str, options: ExportOptions, methods: list[str], tmp_path
     about = describe_onnx(tmp_path / "m.onnx")
     said = (about.precision, about.io, about.batch, about.attention)
     assert said == (options.precision, options.io, options.batch, options.chosen_attention)
+    assert about.clamp == options.clamp
     assert about.opset == options.chosen_opset == next(o.version for o in model.opset_import if o.domain == "")
 
 

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from flashrib.export.forms import FORMS, with_attention_form
+from flashrib.export.forms import FORMS, attention_nodes, with_attention_form
 from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
 from flashrib.model import build_model
 from flashrib.model.build import network_from_config
 from flashrib.model.config import SSTConfig
 from flashrib.runtime.errors import FlashribError, UsageError
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession, describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx
+from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
 from tests.official import NETWORKS, PIPELINES, load_vector, seeded
 
 # The ESC vectors of kind "network" leave the picture's completion out, which an exported ESC contains.
@@ -125,6 +126,18 @@ def test_forms_are_exchanged_and_raise_the_opset(small: tuple[torch.nn.Module, M
     assert {o.domain: o.version for o in native.opset_import} == {"": 23, "flashrib": 1}
     onnx.checker.check_model(native, full_check=True)
     assert {o.domain: o.version for o in small[1].opset_import} == {"": 20, "flashrib": 1, "com.microsoft": 1}
+
+
+def test_without_a_body_the_node_is_left_to_a_plugin(small: tuple[torch.nn.Module, ModelProto]) -> None:
+    bare = with_attention_form(small[1], "none")
+    onnx.checker.check_model(bare)
+    assert [function.name for function in bare.functions] == ["PositionCodes"]
+    assert len(attention_nodes(bare)) == len(SMALL.windows) * SMALL.blocks
+    with pytest.raises(Exception, match="WindowAttention"):
+        run(bare, np.zeros((1, 3, 8, 8), np.float32))
+    picture = np.random.default_rng(0).random((1, 3, 9, 31), np.float32)
+    again = with_attention_form(bare, "onnxruntime")
+    np.testing.assert_array_equal(run(again, picture), run(small[1], picture))
 
 
 @pytest.mark.slow

@@ -1,38 +1,23 @@
-"""The table of bad input: what users get wrong on the command line, with their files and with their models."""
+"""The table of bad input: what users get wrong on the command line and with their files; their models have a table of their own."""
 
 import os
-import pickle
 from pathlib import Path
 
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from flashrib.model import build_model
 from tests.runtime.bad_files import (
-    WEIGHT,
-    Payload,
     Prepare,
     bomb,
-    changed,
     cut,
     gray,
-    halved,
     nothing,
     one_alone,
     pair,
-    static_onnx,
     two_folders,
+    upscale,
     written,
 )
-from tests.runtime.models import write_onnx
-from tests.runtime.test_onnxruntime_session import METADATA
-
-
-def upscale(
-    *arguments: str, model: str = "model.onnx", picture: str = "picture.png", out: str = "out.png"
-) -> list[str]:
-    return ["upscale", picture, "-o", out, "--model", model, *arguments]
+from tests.runtime.bad_model_cases import MODEL_CASES
 
 
 def train(content: str) -> tuple[Prepare, list[str]]:
@@ -41,6 +26,7 @@ def train(content: str) -> tuple[Prepare, list[str]]:
 
 # id: what lies there beside picture.png, model.onnx and model.safetensors; arguments; exit code; what the line says
 CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
+    **MODEL_CASES,
     # command line
     "no command": (nothing, [], 2, "required: COMMAND"),
     "unknown command": (nothing, ["upscail"], 2, "invalid choice: 'upscail'"),
@@ -59,8 +45,21 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
     "quality 101": (nothing, upscale("--quality", "101"), 2, "--quality: '101' is not a whole number from 1 to 100"),
     "scale no number": (nothing, upscale("--scale", "two"), 2, "--scale: 'two' is not a whole number"),
     "unknown session": (nothing, upscale("--session", "tensorflow"), 2, "invalid choice: 'tensorflow'"),
-    "unknown device": (nothing, upscale("--device", "tpu"), 2, "invalid choice: 'tpu'"),
+    "unknown device": (nothing, upscale("--device", "tpu"), 2, "device 'tpu' is not one of auto, cpu, cuda"),
+    "GPU twice": (nothing, upscale("--device", "cuda:0,cuda:0"), 2, "device 'cuda:0,cuda:0' names a GPU twice"),
+    "precision for an ONNX file": (
+        nothing,
+        upscale("--precision", "fp16"),
+        2,
+        "--precision fp16: model.onnx is an ONNX file and has its own",
+    ),
     "GPU for ONNX Runtime": (nothing, upscale("--device", "cuda"), 2, "--device cuda: ONNX Runtime runs on the CPU"),
+    "CUDA graph for an ONNX file": (
+        nothing,
+        upscale("--cuda-graph"),
+        2,
+        "--cuda-graph: model.onnx is an ONNX file, and only engines",
+    ),
     "torch for an ONNX file": (
         nothing,
         upscale("--session", "torch"),
@@ -126,135 +125,6 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
         upscale(picture="long.png", out="out.jpg"),
         1,
         "out.jpg: 80000 x 2 is too large for JPEG",
-    ),
-    # ONNX files
-    "missing model": (nothing, upscale(model="nowhere.onnx"), 1, "nowhere.onnx: there is no such file"),
-    "model is a folder": (
-        lambda: Path("m").mkdir(),
-        upscale(model="m"),
-        1,
-        "m: cannot be read as a model: Is a directory",
-    ),
-    "empty ONNX": (written("e.onnx", b""), upscale(model="e.onnx"), 1, r"e.onnx: not an ONNX file, .*\(0 bytes\)"),
-    "garbage ONNX": (written("g.onnx", b"\xff" * 99), upscale(model="g.onnx"), 1, "g.onnx: not an ONNX file"),
-    "truncated ONNX": (
-        halved("model.onnx", "cut.onnx"),
-        upscale(model="cut.onnx"),
-        1,
-        "cut.onnx: not an ONNX file, or a tru",
-    ),
-    "foreign ONNX": (
-        lambda: write_onnx(Path("foreign.onnx"), metadata={}),
-        upscale(model="foreign.onnx"),
-        1,
-        "foreign.onnx: the metadata property 'flashrib.architecture' is missing",
-    ),
-    "malformed metadata": (
-        lambda: write_onnx(Path("odd.onnx"), metadata=METADATA.to_properties() | {"flashrib.scale": "[2"}),
-        upscale(model="odd.onnx"),
-        1,
-        r"odd.onnx: the metadata property 'flashrib.scale' is malformed: '\[2'",
-    ),
-    "neither ONNX nor checkpoint": (written("m.bin", "model"), upscale(model="m.bin"), 1, "m.bin: neither an ONNX"),
-    "another arch than the ONNX file": (
-        nothing,
-        upscale("--arch", "sst"),
-        1,
-        "model.onnx: its arch is sst-light, not sst",
-    ),
-    "another scale than the ONNX file": (nothing, upscale("--scale", "4"), 1, "model.onnx: its scale is 2, not 4"),
-    "halo that fills a static model": (
-        static_onnx,
-        upscale("--halo", "32", model="static.onnx", picture="large.bmp"),
-        1,
-        "large.bmp: the model takes exactly 64 pixels, of which a halo of 64",
-    ),
-    # checkpoints
-    "code in a pickle": (
-        lambda: torch.save({"params": Payload()}, "code.pth"),
-        upscale(model="code.pth"),
-        1,
-        "code.pth: refused, because a pickle can run code and it asks for posix.mkdir",
-    ),
-    "code in a plain pickle": (
-        lambda: Path("code.pt").write_bytes(pickle.dumps(Payload(), 4)),
-        upscale(model="code.pt"),
-        1,
-        "code.pt: refused, because a pickle can run code",
-    ),
-    "truncated .pth": (
-        lambda: (changed("whole.pth", lambda sd: None)(), halved("whole.pth", "cut.pth")()),
-        upscale(model="cut.pth"),
-        1,
-        "cut.pth: a damaged or truncated PyTorch file",
-    ),
-    "truncated .safetensors": (
-        halved("model.safetensors", "cut.safetensors"),
-        upscale(model="cut.safetensors"),
-        1,
-        "cut.safetensors: a damaged or truncated .safetensors file",
-    ),
-    "text named .pth": (
-        written("page.pth", "<html>not found</html>"),
-        upscale(model="page.pth"),
-        1,
-        "page.pth: not a check",
-    ),
-    "empty .safetensors": (written("e.safetensors", b""), upscale(model="e.safetensors"), 1, "e.safetensors: .* empty"),
-    "weights not finite": (
-        changed("nan.pth", lambda sd: sd[WEIGHT].fill_(float("nan"))),
-        upscale(model="nan.pth"),
-        1,
-        "nan.pth: NaN or infinite weights in 1 tensors: 'body.0.0.attn.to_qkv.weight'",
-    ),
-    "plain or Plus": (
-        lambda: torch.save(build_model("sst-light").state_dict(), "which.pth"),
-        upscale(model="which.pth"),
-        1,
-        "which.pth: this may be sst-light or sst-light-plus, .*: pass --arch",
-    ),
-    "wrong arch": (
-        lambda: torch.save(build_model("sst-light").state_dict(), "light.pth"),
-        upscale("--arch", "sst-plus", model="light.pth"),
-        1,
-        "light.pth: its shapes contradict 'sst-plus', .*dim 48 instead of 180",
-    ),
-    "unknown arch": (
-        nothing,
-        upscale("--arch", "swinir", model="model.safetensors"),
-        2,
-        "unknown architecture 'swinir'",
-    ),
-    "missing key": (changed("m.pth", lambda sd: sd.pop(WEIGHT)), upscale(model="m.pth"), 1, f"1 missing: '{WEIGHT}'"),
-    "unexpected key": (
-        changed("m.pth", lambda sd: sd.update(more=torch.zeros(1))),
-        upscale(model="m.pth"),
-        1,
-        "1 unexpected: 'more'",
-    ),
-    "misshapen key": (
-        changed("m.pth", lambda sd: sd.update({WEIGHT: torch.zeros(7, 12, 1, 1)})),
-        upscale(model="m.pth"),
-        1,
-        rf"1 misshapen: '{WEIGHT}' \(7, 12, 1, 1\) instead of",
-    ),
-    "keys of another architecture": (
-        lambda: save_file({"conv_first.weight": torch.zeros(64, 3, 3, 3)}, "esrgan.safetensors"),
-        upscale(model="esrgan.safetensors"),
-        1,
-        "esrgan.safetensors: keys of no architecture that flashrib knows .*'conv_first.weight'",
-    ),
-    "wrong scale": (
-        nothing,
-        upscale("--scale", "4", model="model.safetensors"),
-        1,
-        "model.safetensors: trained for x2, .* x4",
-    ),
-    "impossible scale": (
-        nothing,
-        upscale("--scale", "7", model="model.safetensors"),
-        1,
-        "model.safetensors: trained for x2, .* x7",
     ),
     # info
     "info on a picture": (nothing, ["info", "picture.png"], 1, r"picture.png: neither an ONNX file .* b'\\x89PNG"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from PIL import Image
 
@@ -16,6 +17,12 @@ from tests.runtime.picture_files import noise
 
 Prepare = Callable[[], object]
 WEIGHT = "body.0.0.attn.to_qkv.weight"
+
+
+def upscale(
+    *arguments: str, model: str = "model.onnx", picture: str = "picture.png", out: str = "out.png"
+) -> list[str]:
+    return ["upscale", picture, "-o", out, "--model", model, *arguments]
 
 
 def nothing() -> None:
@@ -57,6 +64,34 @@ def changed(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> P
         torch.save(state_dict, name)
 
     return write
+
+
+def changed_onnx(name: str, change: Callable[[onnx.ModelProto], object]) -> Prepare:
+    """The good ONNX file with something wrong."""
+
+    def write() -> None:
+        model = onnx.load("model.onnx")
+        change(model)
+        Path(name).write_bytes(model.SerializeToString())
+
+    return write
+
+
+def opset(version: int) -> Callable[[onnx.ModelProto], object]:
+    return lambda model: setattr(model.opset_import[0], "version", version)
+
+
+def external(location: str) -> Callable[[onnx.ModelProto], object]:
+    """Keeps a constant of 16 bytes in another file, whatever lies there."""
+
+    def change(model: onnx.ModelProto) -> None:
+        (tensor,) = model.graph.initializer
+        tensor.ClearField("float_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("length", "16")):
+            tensor.external_data.add(key=key, value=value)
+
+    return change
 
 
 def halved(source: str, name: str) -> Prepare:

@@ -7,7 +7,7 @@ import pytest
 
 from flashrib.export import check
 from flashrib.runtime.cli import main
-from flashrib.runtime.onnxruntime_session import describe_onnx
+from flashrib.runtime.onnx_file import describe_onnx
 from tests.runtime.models import write_checkpoint, write_onnx
 
 
@@ -40,6 +40,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (about["file"], about["batch"], about["opset"], err) == ("m.onnx", 2, 20, "")
     assert about["checks"][0]["size"] == [16, 24]
     assert about["nodes"] <= about["nodes_traced"]
+    assert main(["info", "m.onnx"]) == 0
+    assert "\nclamp          yes\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

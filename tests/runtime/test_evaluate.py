@@ -12,7 +12,7 @@ from flashrib.runtime.evaluate import Pair, average, evaluate, find_pairs
 from flashrib.runtime.imresize import imresize
 from flashrib.runtime.metrics import psnr, ssim
 from flashrib.runtime.pictures import Picture, write_picture
-from tests.official import SHARED
+from tests.places import SHARED
 from tests.runtime.picture_files import noise
 from tests.runtime.sessions import FakeSession, SmallMemorySession
 

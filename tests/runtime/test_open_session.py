@@ -94,7 +94,7 @@ def test_checkpoints(kind: str, tmp_path: Path) -> None:
         ({"scale": 3}, ModelError, r"m\.onnx: its scale is 2, not 3: leave --scale out"),
         ({"kind": "torch"}, UsageError, "is an ONNX file, which a session of the kind 'torch' cannot run"),
         ({"kind": "tensorrt"}, UsageError, "is an ONNX file, which a session of the kind 'tensorrt' cannot run"),
-        ({"kind": "openvino"}, UsageError, "session 'openvino' is not one of auto, onnxruntime, torch, tensorrt"),
+        ({"kind": "openvino"}, UsageError, "session 'openvino' is not one of auto, onnxruntime, torch, tensorrt, aoti"),
         ({"device": "cuda"}, UsageError, "ONNX Runtime runs on the CPU here; use --session torch"),
         ({"device": "tpu"}, UsageError, "device 'tpu' is not one of"),
         ({"threads": 0}, UsageError, "threads is 0"),

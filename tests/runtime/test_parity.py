@@ -144,6 +144,21 @@ def test_bounds_follow_the_precision(reference: Path, precision: str, error: flo
         assert f"{precision} may differ by" in result.failure
 
 
+@pytest.mark.parametrize(("clamps", "says_so"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_clamped_artifact_is_compared_with_what_is_clamped(reference: Path, clamps: bool, says_so: bool) -> None:
+    bright = write_changed(reference, "Mul", 1.5)
+    model = onnx.load(bright)
+    if clamps:
+        model.graph.node[-1].output[0] = "open"
+        model.graph.node.append(helper.make_node("Clip", ["open", "low", "high"], ["output"]))
+        bounds = (("low", 0.0), ("high", 1.0))
+        model.graph.initializer.extend(helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in bounds)
+    helper.set_model_props(model, dataclasses.replace(METADATA, clamp=says_so).to_properties())
+    artifact = reference.with_name("artifact.onnx")
+    onnx.save(model, artifact)
+    assert verify(bright, [artifact]).passed == (clamps == says_so)
+
+
 def test_the_coarser_precision_bounds() -> None:
     assert bound_of("fp32", "fp16") == bound_of("fp16", "fp32") == BOUNDS["fp16"]
     with pytest.raises(ModelError, match=r"'fp4' is not one of fp32, fp16"):

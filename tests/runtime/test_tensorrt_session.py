@@ -1,7 +1,6 @@
 """The session without a GPU: what it refuses, in which order, and, on a TensorRT made of numpy, what it runs."""
 
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -15,115 +14,15 @@ from flashrib.runtime.errors import FlashribError, MissingPackageError, ModelErr
 from flashrib.runtime.open_session import open_session
 from flashrib.runtime.session import Session
 from flashrib.runtime.tensorrt_session import TensorRTSession
-from tests.runtime.engines import PLAN, write_engine
+from tests.runtime.engines import write_engine
+from tests.runtime.fake_tensorrt import TENSORRT, FakeDevice, install, tensorrt
 
 FIXED = ((64, 96),) * 3
 
 
-class FakeBuffer:
-    """Memory on the "GPU"; its address is its index in the device's list."""
-
-    def __init__(self, device: "FakeDevice") -> None:
-        self.device = device
-        self.size = 0
-        self.content: Any = None
-        self.address = types.SimpleNamespace(value=len(device.buffers))
-        device.buffers.append(self)
-
-    def reserve(self, size: int) -> int:
-        if size > self.size:
-            self.device.allocations.append(size)
-            self.size = size
-        return int(self.address.value)
-
-    def free(self) -> None:
-        self.size = 0
-
-
-class FakeDevice:
-    stream = 7
-    made: "list[FakeDevice]"
-
-    def __init__(self) -> None:
-        self.buffers: list[FakeBuffer] = []
-        self.allocations: list[int] = []
-        self.closed = False
-        FakeDevice.made.append(self)
-
-    def use(self) -> None:
-        assert not self.closed
-
-    def buffer(self) -> FakeBuffer:
-        return FakeBuffer(self)
-
-    def upload(self, array: NDArray[Any], buffer: FakeBuffer) -> None:
-        assert array.flags.c_contiguous
-        assert array.nbytes <= buffer.size
-        buffer.content = array.copy()
-
-    def download(self, buffer: FakeBuffer, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        assert (buffer.content.shape, buffer.content.dtype) == (shape, np.dtype(dtype))
-        return np.asarray(buffer.content)
-
-    def close(self) -> None:
-        assert all(buffer.size == 0 for buffer in self.buffers)
-        self.closed = True
-
-
-class FakeContext:
-    """Repeats every pixel twice, as an engine of scale 2 might."""
-
-    works = True
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shape = (name, shape)
-        return True
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.addresses = {**getattr(self, "addresses", {}), name: address}
-        return True
-
-    def execute_async_v3(self, stream: int) -> bool:
-        assert stream == FakeDevice.stream
-        buffers = FakeDevice.made[-1].buffers
-        given = buffers[self.addresses["input"]].content
-        assert self.shape == ("input", given.shape)
-        buffers[self.addresses["output"]].content = given.repeat(2, axis=2).repeat(2, axis=3)
-        return self.works
-
-
-def tensorrt(version: str = "1.7.1.116", *, engine: bool = True, context: bool = True, works: bool = True) -> Any:
-    """A module with as much of TensorRT's API as the session uses."""
-
-    class ILogger:
-        pass
-
-    class Runtime:
-        def __init__(self, logger: Any) -> None:
-            self.logger = logger
-            self.engine_host_code_allowed = False
-
-        def deserialize_cuda_engine(self, plan: bytes) -> Any:
-            assert plan == PLAN
-            if engine:
-                return types.SimpleNamespace(create_execution_context=self.create)
-            self.logger.log(types.SimpleNamespace(name="ERROR"), "the plan\nis strange")
-            return None
-
-        def create(self) -> Any:
-            made = FakeContext()
-            made.works = works
-            return made if context else None
-
-    return types.SimpleNamespace(__version__=version, ILogger=ILogger, Runtime=Runtime)
-
-
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeDevice.made = []
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", tensorrt())
-    monkeypatch.setattr(module, "find_gpu", lambda: Gpu("NVIDIA Test", (8, 6)))
-    monkeypatch.setattr(module, "Device", FakeDevice)
+    install(monkeypatch)
 
 
 def ramp(*shape: int) -> NDArray[np.float32]:
@@ -180,6 +79,87 @@ def test_sizes(shapes: Any, size: tuple[int, int], error: type[Exception], messa
     session = TensorRTSession(write_engine(tmp_path / "a.engine", shapes=shapes))
     with pytest.raises(error, match=message):
         session.run(ramp(1, 3, *size))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_cuda_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run of a shape is a plain one, the second is recorded; another shape ends the graph."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0"))
+    session = TensorRTSession(write_engine(tmp_path / "a.engine", **TENSORRT), cuda_graph=True)
+    device = FakeDevice.made[0]
+    sides = (64, 64, 64, 96, 64, 64, 128, 128)
+    for index, side in enumerate(sides):
+        batch = ramp(1, 3, 64, side) * (index + 1)
+        np.testing.assert_array_equal(session.run(batch), batch.repeat(2, axis=2).repeat(2, axis=3))
+        assert len(device.graphs) <= 1
+    plain, recorded, again = ["run"], ["record", "launch"], ["launch"]
+    assert device.log == [*plain, *recorded, *again, *plain, *plain, *recorded, *plain, *recorded]
+    session.close()
+    assert device.closed
+    assert not device.graphs
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_tensorrt_rtx_makes_its_graphs_itself(
+    cuda_graph: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tensorrt()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)
+    session = TensorRTSession(write_engine(tmp_path / "a.engine"), cuda_graph=cuda_graph)
+    for _ in range(3):
+        session.run(ramp(1, 3, 64, 64))
+    assert FakeDevice.made[0].log == ["run"] * 3
+    (context,) = fake.contexts
+    assert getattr(context.configuration, "cuda_graph_strategy", None) == ("whole graph" if cuda_graph else None)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_no_graph_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0"))
+    session = TensorRTSession(write_engine(tmp_path / "a.engine", **TENSORRT))
+    for _ in range(3):
+        session.run(ramp(1, 3, 64, 64))
+    assert FakeDevice.made[0].log == ["run"] * 3
+
+
+@pytest.mark.usefixtures("gpu")
+def test_an_engine_that_cannot_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0", recordable=False))
+    session = TensorRTSession(write_engine(tmp_path / "a.engine", **TENSORRT), cuda_graph=True)
+    session.run(ramp(1, 3, 64, 64))
+    with pytest.raises(SessionError, match=r"^TensorRT cannot run .* \(CUDA failed in .*\): leave --cuda-graph out$"):
+        session.run(ramp(1, 3, 64, 64))
+    assert session.run(ramp(1, 3, 64, 96)).shape == (1, 3, 128, 192)  # a shape of which nothing is recorded yet
+    session.close()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_buffer_that_moved_ends_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output of a larger size does not fit; its input did, and lies elsewhere now."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0"))
+    session = TensorRTSession(write_engine(tmp_path / "a.engine", **TENSORRT), cuda_graph=True)
+    small, large = ramp(1, 3, 64, 64), ramp(1, 3, 128, 128)
+    session.run(small)
+    session.run(small)
+    device = FakeDevice.made[0]
+    given, made = device.buffers
+    moved = device.buffer()
+    reserve = made.reserve
+
+    def full(size: int) -> int:
+        if size > made.size:
+            given.address.value = moved.address.value
+            raise OutOfMemoryError("the GPU's memory is full")
+        return reserve(size)
+
+    monkeypatch.setattr(made, "reserve", full)
+    with pytest.raises(OutOfMemoryError):
+        session.run(large)
+    device.buffers[moved.address.value] = given
+    device.buffers[0] = moved
+    np.testing.assert_array_equal(session.run(small), small.repeat(2, axis=2).repeat(2, axis=3))
+    assert device.log == ["run", "record", "launch", "run"]
 
 
 @pytest.mark.usefixtures("gpu")
@@ -281,5 +261,8 @@ def test_errors_of_the_driver(code: int, error: type[Exception], message: str, m
 @pytest.mark.usefixtures("gpu")
 def test_open_session(tmp_path: Path) -> None:
     path = write_engine(tmp_path / "a.bin")
+    session = open_session(path, cuda_graph=True)
+    assert isinstance(session, TensorRTSession)
+    assert session._context.configuration.cuda_graph_strategy == "whole graph"
     for kind in ("auto", "tensorrt"):
         assert isinstance(open_session(path, kind, arch="sst-light", scale=2, device="cuda"), TensorRTSession)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.tiles import Span, TilePlan, plan, plan_axis, smaller
+from flashrib.runtime.tiles import Span, TilePlan, plan, plan_axis, smaller, spread
 
 # The same examples in every run: a failure here must be a failure everywhere.
 repeatable = settings(derandomize=True, deadline=None, max_examples=300)
@@ -181,3 +181,34 @@ def test_smaller_ends_at_one_multiple(height: int, width: int, multiple: int) ->
         last, tile, steps = tile, smaller(tile, multiple), steps + 1
     assert max(1, last[0] // multiple) == max(1, last[1] // multiple) == 1
     assert steps < 40
+
+
+@pytest.mark.parametrize(
+    ("picture", "most", "devices", "tile", "tiles"),
+    [
+        ((1000, 1000), 1 << 22, 1, None, 1),
+        ((1000, 1000), 1 << 22, 2, None, 2),
+        ((4896, 6528), 1 << 22, 1, None, None),
+        ((4896, 6528), 1 << 22, 2, None, None),
+        ((64, 10000), 1 << 22, 4, None, 4),
+        ((640, 640), 100, 1, (64, 64), None),
+    ],
+)
+def test_spread(
+    picture: tuple[int, int], most: int, devices: int, tile: tuple[int, int] | None, tiles: int | None
+) -> None:
+    chosen = spread(*picture, 64, 64, 33, most, devices)
+    assert tile in (None, chosen)
+    made, (height, width) = plan(*picture, chosen, 64, 64, 33), picture
+    assert tiles in (None, len(made))
+    if most > 192 * 192:
+        assert made.largest[0] * made.largest[1] <= most
+
+    def slowest(of: TilePlan) -> float:
+        return -(-len(of) // devices) * of.overhead * height * width / len(of)
+
+    # No tile of equal sides that fits is better.
+    for side in range(64, 4096, 64):
+        other = plan(*picture, (side, side), 64, 64, 33)
+        if other.largest[0] * other.largest[1] <= most:
+            assert slowest(made) <= slowest(other) * (1 + 1e-9)

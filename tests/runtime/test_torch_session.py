@@ -17,7 +17,7 @@ from flashrib.runtime.errors import (
     UsageError,
 )
 from flashrib.runtime.session import Session
-from flashrib.runtime.torch_session import TorchSession, choose_device, require_torch
+from flashrib.runtime.torch_session import TorchSession, require_torch
 from tests.model.networks import SMALL, SMALL_ESC
 from tests.runtime.models import write_checkpoint
 
@@ -83,18 +83,11 @@ def test_another_scale_is_refused(checkpoint: Path) -> None:
         TorchSession(checkpoint, scale=3, device="cpu")
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["gpu", "no-gpu"])
-def test_devices(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert choose_device("cpu") == "cpu"
-    assert choose_device("auto") == ("cuda" if there else "cpu")
-    if there:
-        assert choose_device("cuda") == "cuda"
-    else:
-        with pytest.raises(UsageError, match="--device cuda: PyTorch sees no CUDA GPU here; use --device cpu"):
-            choose_device("cuda")
-    with pytest.raises(UsageError, match="device 'tpu' is not one of auto, cpu, cuda"):
-        choose_device("tpu")
+def test_several_gpus_are_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="device 'cuda:0,cuda:1': this session runs on one device"):
+        TorchSession(checkpoint, device="cuda:0,cuda:1")
 
 
 @pytest.mark.parametrize(

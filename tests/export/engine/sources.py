@@ -25,7 +25,7 @@ CONFIG = SSTConfig("sst-custom", dim=32, windows=((8, 8), (32, 32)), heads=(2, 2
 TILE = (64, 64)
 
 # The body that TensorRT fuses, but with v as narrow as it is; Attention itself does not take that.
-_NARROW = attention_native.CORE.replace("  padded_v = Pad (head_v, after, , last_axis)\n", "").replace(
+_NARROW = attention_native.CORE.replace("  padded_v = Pad (head_v, after)\n", "").replace(
     "  attended_wide = Attention <scale: float = 1.0> (query, key, padded_v)\n"
     "  attended_heads = Slice (attended_wide, zero, width_q, last_axis)\n",
     "  keys = Transpose <perm: ints = [0, 1, 3, 2]> (key)\n"

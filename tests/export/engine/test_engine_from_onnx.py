@@ -2,10 +2,15 @@
 
 import dataclasses
 import hashlib
+import importlib
+import sys
+import types
 from pathlib import Path
 
 import pytest
+from onnx import ModelProto
 
+from flashrib.export.engine import engine_from_onnx as module
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.source import read_source
@@ -45,6 +50,18 @@ def test_build_for_a_range_of_sizes(tmp_path: Path) -> None:
 
 
 @needs_rtx
+def test_weights_in_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same engine as from one file, wherever the process stands."""
+    whole = engine_from_onnx(small_source(tmp_path), OPTIONS)
+    save_onnx(small_model(), tmp_path / "far.onnx", external_above=0)
+    monkeypatch.chdir("/")
+    far = engine_from_onnx(read_source(tmp_path / "far.onnx"), OPTIONS)
+    assert (tmp_path / "far.onnx.data").stat().st_size > 50_000
+    assert far.manifest.scratch_bytes == whole.manifest.scratch_bytes
+    assert len(far.plan) == len(whole.plan)
+
+
+@needs_rtx
 def test_narrow_v_is_not_fused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same network with v left narrow: both layers are named, the one whose scores are small as well."""
     monkeypatch.setitem(FORMS, "attention", NARROW)
@@ -52,6 +69,23 @@ def test_narrow_v_is_not_fused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ModelError, match=r"not fused in 2 of 2 layers: \S+ \(window 8x8\), \S+ \(window 32x32\).* N x N"
     ):
         engine_from_onnx(small_source(tmp_path), OPTIONS)
+
+
+@needs_rtx
+@pytest.mark.parametrize(("version", "operator"), [("10.13.3.9", "Softmax"), ("10.14.1.48", "Attention")])
+def test_what_older_versions_are_given_is_fused(
+    version: str, operator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT before 10.14 has no Attention: it gets a pattern, which TensorRT-RTX's builder, in its place here, fuses as well."""
+    bindings = vars(importlib.import_module("tensorrt_rtx_bindings"))
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | {"__version__": version}))  # type: ignore[arg-type]
+    given: list[ModelProto] = []
+    parsed = module._parsed
+    monkeypatch.setattr(module, "_parsed", lambda *a: (given.append(a[3]), parsed(*a))[1])
+    manifest = engine_from_onnx(small_source(tmp_path), EngineOptions("tensorrt", usual=TILE)).manifest
+    assert (manifest.flavour, manifest.version) == ("tensorrt", version)
+    operators = {node.op_type for function in given[0].functions for node in function.node}
+    assert operators & {"Softmax", "Attention"} == {operator}
 
 
 @needs_rtx

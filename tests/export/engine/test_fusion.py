@@ -67,9 +67,17 @@ def test_scratch(maps: int, dynamic: bool) -> None:
 
 def test_fixed_needs_of_a_small_tile() -> None:
     layer = (WindowLayer("only", (8, 8), 2),)
-    check_fused("m.onnx", layer, [], 32 * 2**20 - 1, {}, size=(64, 64), dim=32)
+    check_fused("m.onnx", layer, [], 48 * 2**20 - 1, {}, size=(64, 64), dim=32)
     with pytest.raises(ModelError, match="not named by the builder"):
-        check_fused("m.onnx", layer, [], 32 * 2**20, {}, size=(64, 64), dim=32)
+        check_fused("m.onnx", layer, [], 48 * 2**20, {}, size=(64, 64), dim=32)
+
+
+@pytest.mark.parametrize(("side", "completed"), [(192, 192), (193, 256), (200, 256), (256, 256)])
+def test_a_feature_map_is_complete_windows(side: int, completed: int) -> None:
+    most = 40 * 2 * completed * 256 * DIM * 2
+    check_fused("m.onnx", WINDOWS, [], most - 1, {}, size=(side, 256), dim=DIM, batch=2)
+    with pytest.raises(ModelError, match=" 40 feature maps, where fused attention stays below 40"):
+        check_fused("m.onnx", WINDOWS, [], most, {}, size=(side, 256), dim=DIM, batch=2)
 
 
 def test_a_log_that_says_nothing() -> None:

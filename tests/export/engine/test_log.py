@@ -50,6 +50,7 @@ def test_layers() -> None:
             "node_of_sc_711_myl0_27",
             ((768, 256, 32), (768, 32, 256), (768, 256, 256)),
             ("node__symbolic_1", "node_of_sc"),
+            ("Half", "Half"),
         ),
         EngineLayer("fused", ((-1, 256, 32),), ("node_a", "node_b")),
     ]
@@ -63,13 +64,13 @@ def test_layers() -> None:
                 "Layers": [
                     {
                         "Name": "gemm",
-                        "Inputs": [{"Name": "q", "Dimensions": [2, 4, 3]}],
+                        "Inputs": [{"Name": "q", "Dimensions": [2, 4, 3], "Format/Datatype": "FP8"}],
                         "Outputs": [{"Name": "s", "Dimensions": [2, 4, 4]}, {"Name": "no shape"}],
                         "Metadata": "[ONNX Layer: inner | outer (WindowAttention)]",
                     }
                 ]
             },
-            [EngineLayer("gemm", ((2, 4, 3), (2, 4, 4)), ("outer", "inner"))],
+            [EngineLayer("gemm", ((2, 4, 3), (2, 4, 4)), ("outer", "inner"), ("FP8",))],
         ),
         ({"Layers": ["names", "alone"]}, []),
         ({}, []),

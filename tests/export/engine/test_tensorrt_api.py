@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.engine.sources import TILE, needs_rtx, write_small
-from tests.official import SHARED
+from tests.places import SHARED
 
 TOOL = SHARED / "tools" / "tensorrt_registration.py"
 

@@ -1,0 +1,177 @@
+"""What calibration tiles say about the activations that layers read: ranges, histograms and second moments."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+
+from flashrib.calibration.formats import Floats
+from flashrib.calibration.graph import run, runner, with_outputs
+from flashrib.calibration.layers import Layer
+from flashrib.calibration.tiles import Tile
+from flashrib.runtime.errors import ModelError
+
+BINS = 2048  # of a histogram of absolute values
+MOST_ROWS = 512  # positions of a tile that enter the second moments of a convolution
+
+Doubles = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass
+class Channels:
+    """Per-channel statistics (C,) of one activation over all tiles: smallest, largest and mean value, and mean square."""
+
+    low: Doubles
+    high: Doubles
+    mean: Doubles
+    square: Doubles
+
+
+@dataclasses.dataclass
+class Moments:
+    """Of the rows (K,) that a product multiplies its weight (K, out) with, one row per position.
+
+    Attributes:
+        mean: (K,).
+        gram: (K, K), mean of the outer product of a row with itself, about the mean.
+    """
+
+    mean: Doubles
+    gram: Doubles
+
+
+def feed(tile: Tile) -> Floats:
+    """The input of the network, (1, 3, H, W) in 0..1."""
+    return np.ascontiguousarray(tile.low.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
+
+
+def channels_last(layer: Layer, values: NDArray[Any]) -> Floats:
+    """The activation that a layer reads as (positions, C) float32."""
+    if layer.op == "Conv":
+        values = values.transpose(0, 2, 3, 1)
+    return values.reshape(-1, values.shape[-1]).astype(np.float32, copy=False)
+
+
+def collect_channels(
+    model: ModelProto, layers: Sequence[Layer], tiles: Sequence[Tile], threads: int | None, progress: Progress
+) -> dict[str, Channels]:
+    """Run all tiles and return the statistics of every activation that `layers` read, by name.
+
+    Raises:
+        ModelError: an activation is not finite.
+    """
+    readers = {layer.input: layer for layer in layers}
+    session = runner(with_outputs(model, list(readers)), threads)
+    kind = input_type(model)
+    found: dict[str, Channels] = {}
+    count: dict[str, int] = {}
+    for done, tile in enumerate(tiles):
+        for name, values in run(session, {"input": feed(tile).astype(kind)}).items():
+            rows = channels_last(readers[name], values)
+            if not np.isfinite(rows).all():
+                raise ModelError(
+                    f"the input of the layer {readers[name].name} is not finite on the tile at {tile.column},{tile.row} of"
+                    f" {tile.picture}: the model overflows before any quantization; calibrate one of more range (fp32)"
+                )
+            new = Channels(
+                rows.min(0).astype(np.float64),
+                rows.max(0).astype(np.float64),
+                rows.sum(0, dtype=np.float64),
+                np.square(rows, dtype=np.float64).sum(0),
+            )
+            old = found.get(name)
+            if old is not None:
+                new = Channels(
+                    np.minimum(old.low, new.low),
+                    np.maximum(old.high, new.high),
+                    old.mean + new.mean,
+                    old.square + new.square,
+                )
+            found[name] = new
+            count[name] = count.get(name, 0) + len(rows)
+        progress(done + 1, len(tiles))
+    for name, one in found.items():
+        one.mean, one.square = one.mean / count[name], one.square / count[name]
+    return found
+
+
+def collect_moments(
+    model: ModelProto,
+    layers: Sequence[Layer],
+    kernels: Mapping[str, tuple[int, int]],
+    recentred: Mapping[str, Callable[[Floats], Floats]],
+    reach: Mapping[str, float],
+    with_histograms: bool,
+    tiles: Sequence[Tile],
+    threads: int | None,
+    progress: Progress,
+) -> tuple[dict[str, Moments], dict[str, NDArray[np.int64]]]:
+    """Run all tiles once more and return moments per layer and histograms of absolute values per activation.
+
+    Args:
+        model: not quantized.
+        layers: candidates.
+        kernels: (rows, columns) of the kernel of every convolution, by the layer's name.
+        recentred: by activation, what is done to it, as (positions, C), before it is quantized.
+        reach: by activation, the largest absolute value after that: end of the histogram.
+        with_histograms: count; otherwise the histograms stay empty.
+        tiles: to run.
+        threads: of ONNX Runtime.
+        progress: called with the number of tiles done and of all.
+    """
+    readers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        readers.setdefault(layer.input, []).append(layer)
+    session = runner(with_outputs(model, list(readers)), threads)
+    kind = input_type(model)
+    sums: dict[str, list[Any]] = {}
+    histograms = {name: np.zeros(BINS, np.int64) for name in readers}
+    for done, tile in enumerate(tiles):
+        for name, values in run(session, {"input": feed(tile).astype(kind)}).items():
+            first = readers[name][0]
+            rows = recentred[name](channels_last(first, values))
+            if with_histograms:
+                end = max(reach[name], float(np.finfo(np.float32).tiny))
+                histograms[name] += np.histogram(np.abs(rows), BINS, (0.0, end))[0]
+            shape = (*values.shape[2:], rows.shape[1])
+            plain: tuple[int, Any, Any] | None = None  # shared by all matrix products that read this activation
+            for layer in readers[name]:
+                if layer.op == "Conv":
+                    entry = _sums(_patches(rows.reshape(shape), kernels[layer.name]))
+                else:
+                    entry = plain = plain or _sums(rows)
+                before = sums.get(layer.name)
+                sums[layer.name] = (
+                    list(entry) if before is None else [a + b for a, b in zip(before, entry, strict=True)]
+                )
+        progress(done + 1, len(tiles))
+    moments = {}
+    for name, (count, total, outer) in sums.items():
+        mean = total / count
+        moments[name] = Moments(mean, outer / count - np.outer(mean, mean))
+    return moments, histograms
+
+
+def _sums(rows: Floats) -> tuple[int, Any, Any]:
+    return len(rows), rows.sum(0, dtype=np.float64), (rows.T @ rows).astype(np.float64)
+
+
+def _patches(image: Floats, kernel: tuple[int, int]) -> Floats:
+    """Some of the patches (positions, C * rows * columns) of an image (H, W, C) with zeros around, in the order of a weight's axes."""
+    rows, columns = kernel
+    padded = np.pad(image, ((rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    windows = sliding_window_view(padded, kernel, (0, 1))  # (H, W, C, rows, columns)
+    height, width = windows.shape[:2]
+    step = max(1, -(-height * width // MOST_ROWS))
+    index = np.arange(0, height * width, step | 1)  # an odd step visits all columns
+    return np.ascontiguousarray(windows[index // width, index % width].reshape(len(index), -1), np.float32)
+
+
+def input_type(model: ModelProto) -> Any:
+    """numpy's type of the network's input."""
+    return np.float16 if model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16 else np.float32

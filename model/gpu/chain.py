@@ -1,0 +1,124 @@
+"""`Chain`: what stands between two attention layers or 3x3 convolutions, in as few passes over the map as are fastest."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from flashrib.model.gpu.dispatch import operators
+from flashrib.model.gpu.tuning import CHUNK
+
+ALIGNED = 8  # widths of maps in memory are multiples of this many channels: 16 bytes
+
+Affine = tuple[Tensor, Tensor]  # weight and bias
+
+
+def up(width: int, multiple: int = ALIGNED) -> int:
+    """Smallest multiple of `multiple` that is >= `width`."""
+    return -(-width // multiple) * multiple
+
+
+class Chain(nn.Module):
+    """Steps on a channels-last map, each only where it is asked for:
+
+        a = depthwise 3x3 of the source, or source + gelu(depthwise 3x3 of the source)
+        x = a @ weight + bias + residual
+        n = LayerNorm of x, with gain and offset
+        y = n @ next_weight + next_bias, or its gelu
+
+    Maps are as wide as their channels completed to a multiple of 8; the channels added are zero everywhere. The depthwise step is a
+    pass of its own. The others are one, but for products that the library does faster: one with nothing around it, and the second
+    one of wide maps (more than 64 channels) where no gelu follows.
+
+    Args:
+        dtype: of weights and maps; biases, taps and statistics are float32.
+        width: channels of the source.
+        dim: channels of x.
+        taps: weight (width, 1, 3, 3) and bias (width) of the depthwise convolution.
+        ffn: add gelu of the depthwise convolution to the source, instead of taking its place.
+        product: weight (dim, width) and bias (dim); None: x is the source, plus bias and residual.
+        bias: (dim), added to x where there is no `product`.
+        norm: gain and offset (dim) of the LayerNorm; None: no LayerNorm.
+        following: weight (out, dim) and bias (out) of the second product.
+        gelu: y is passed through gelu.
+        keep_x, keep_n: x and n are wanted.
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        width: int,
+        dim: int,
+        *,
+        taps: Affine | None = None,
+        ffn: bool = False,
+        product: Affine | None = None,
+        bias: Tensor | None = None,
+        norm: Affine | None = None,
+        following: Affine | None = None,
+        gelu: bool = False,
+        keep_x: bool = False,
+        keep_n: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dim, self.ffn, self.gelu, self.keep_x, self.keep_n = dim, ffn, gelu, keep_x, keep_n
+        self.out_width = 0 if following is None else up(following[1].numel())
+        self._vector("taps", None if taps is None else taps[0].flatten(1).T)
+        self._vector("taps_bias", None if taps is None else taps[1])
+        self._matrix("weight", product, dtype)
+        if product is not None:
+            bias = product[1]
+        self._vector("bias", torch.zeros(dim) if bias is None else bias)
+        self._vector("gain", None if norm is None else norm[0])
+        self._vector("offset", None if norm is None else norm[1])
+        self._matrix("next_weight", following, dtype)
+        self._vector("next_bias", None if following is None else following[1])
+        # products for the library: (out, in) and the bias in the same dtype
+        self.plain = product is not None and norm is None and following is None
+        self.split = following is not None and not gelu and dim > CHUNK
+        alone = product if self.plain else following if self.split else None
+        self.register_buffer("linear_weight", None)
+        self.register_buffer("linear_bias", None)
+        if alone is not None:
+            rows, columns = (-n % ALIGNED for n in alone[0].shape)
+            self.linear_weight = pad(alone[0].detach(), (0, columns, 0, rows)).to(dtype).contiguous()
+            self.linear_bias = pad(alone[1].detach(), (0, rows)).to(dtype)
+
+    def _vector(self, name: str, value: Tensor | None) -> None:
+        if value is not None:
+            value = pad(value.detach(), (0, -value.shape[-1] % CHUNK)).float().contiguous()
+        self.register_buffer(name, value)
+
+    def _matrix(self, name: str, layer: Affine | None, dtype: torch.dtype) -> None:
+        value = None
+        if layer is not None:
+            value = layer[0].detach().T
+            value = pad(value, (0, -value.shape[1] % CHUNK, 0, -value.shape[0] % CHUNK)).to(dtype).contiguous()
+        self.register_buffer(name, value)
+
+    def forward(self, source: Tensor, residual: Tensor | None = None) -> list[Tensor]:
+        """source (B, H, W, width), residual (B, H, W, dim) -> those of x, n and y that are wanted, in this order."""
+        source = source.contiguous()
+        if self.taps is not None:
+            source = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn, None)
+        if self.plain and residual is None:
+            return [F.linear(source, self.linear_weight, self.linear_bias)]
+        outputs: list[Tensor] = operators(source).chain(
+            source,
+            residual,
+            self.weight,
+            self.bias,
+            self.gain,
+            self.offset,
+            None if self.split else self.next_weight,
+            None if self.split else self.next_bias,
+            self.dim,
+            0 if self.split else self.out_width,
+            self.gelu,
+            self.keep_x,
+            self.keep_n or self.split,
+        )
+        if self.split:
+            y = F.linear(outputs[-1], self.linear_weight, self.linear_bias)
+            outputs = [*(outputs if self.keep_n else outputs[:-1]), y]
+        return outputs

@@ -1,0 +1,64 @@
+"""Layers of the GPU network: attention, 3x3 convolutions and the head, on channels-last maps."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from flashrib.model import deploy
+from flashrib.model.config import Window
+from flashrib.model.gpu.chain import ALIGNED, Affine
+from flashrib.model.gpu.position import constant_codes
+
+
+def affine(layer: nn.Linear | nn.Conv2d | deploy.Norm) -> Affine:
+    """Weight and bias of a layer; those of a LayerNorm without an affine part are ones and zeros."""
+    if isinstance(layer, deploy.Norm) and layer.weight is None:
+        return torch.ones(layer.dim, dtype=torch.float64), torch.zeros(layer.dim, dtype=torch.float64)
+    weight, bias = layer.weight, layer.bias
+    assert weight is not None
+    assert bias is not None
+    return weight.detach(), bias.detach()
+
+
+class WindowAttention(nn.Module):
+    """The attention operator with its constants, and the gate's logits if there are any."""
+
+    pos_q: Tensor
+    pos_k: Tensor
+
+    def __init__(self, layer: deploy.Attention, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.window: Window = layer.window
+        self.shift: Window = layer.shift
+        self.heads = layer.heads
+        codes = layer.codes
+        pos_q, pos_k = constant_codes(codes.rows, codes.columns, codes.to_q, codes.to_k)
+        self.register_buffer("pos_q", pos_q.to(dtype))
+        self.register_buffer("pos_k", pos_k.to(dtype))
+
+    def forward(self, qkv: Tensor, gate: Tensor | None) -> Tensor:
+        if qkv.is_cuda:
+            from flashrib.model.attention.fused import window_attention_triton
+
+            return window_attention_triton(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate)
+        from flashrib.model.attention import window_attention
+
+        out = window_attention(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift)
+        return out if gate is None else out * torch.sigmoid(gate)
+
+
+class Convolution(nn.Module):
+    """Convolution without its bias, on channels-last maps whose widths are multiples of 8: (B, H, W, in) -> (B, H, W, out)."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        out, width, rows, columns = weight.shape
+        self.padding = (rows // 2, columns // 2)
+        weight = pad(weight.detach(), (0, 0, 0, 0, 0, -width % ALIGNED, 0, -out % ALIGNED))
+        self.register_buffer("weight", weight.to(dtype, memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x.permute(0, 3, 1, 2), self.weight, padding=self.padding).permute(0, 2, 3, 1)

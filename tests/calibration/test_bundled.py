@@ -1,0 +1,44 @@
+"""The bundled network with every candidate in 8 bits, on pictures of Set5: what docs/calibration.md promises."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from flashrib.calibration.apply import with_layers
+from flashrib.calibration.calibrate import count_work
+from flashrib.calibration.formats import FORMATS
+from flashrib.calibration.layers import find_layers
+from flashrib.calibration.placement import placement_faults
+from flashrib.calibration.plan import plan_layers
+from flashrib.calibration.tiles import draw_tiles
+from flashrib.runtime.bundled import default_model
+from flashrib.runtime.evaluate import Pair, average, evaluate, find_pairs
+from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
+from tests.places import SHARED
+
+
+def psnr(path: Path, pairs: list[Pair]) -> float:
+    session = OnnxRuntimeSession(path)
+    return average(list(evaluate(session, pairs))).psnr
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "most", "share"), [("int8", 0.05, 0.8), ("fp8", 0.03, 0.9)])
+def test_drop_on_set5(mode: str, most: float, share: float, tmp_path: Path) -> None:
+    """Without its largest picture, for the sake of time."""
+    pairs = find_pairs(SHARED / "data" / "Set5" / "x2")[1:]
+    model = onnx.load(default_model())
+    layers = find_layers(model)
+    candidates = [layer for layer in layers if not layer.kept]
+    drawn = draw_tiles(SHARED / "data" / "bsd400", 2, 64, count=8, held_out=2, seed=0)
+    plans = plan_layers(model, candidates, drawn.calibration, mode, "minmax", None, lambda done, total: None)
+    macs = count_work(model, layers, drawn, None)
+    assert sum(macs[layer.name] for layer in candidates) / sum(macs.values()) >= share
+    made = with_layers(model, list(plans.values()), FORMATS[mode])
+    assert placement_faults(made) == []
+    onnx.save(made, tmp_path / "m.onnx")
+    drop = psnr(default_model(), pairs) - psnr(tmp_path / "m.onnx", pairs)
+    print(f"{mode}: {drop:.4f} dB")
+    assert drop <= most

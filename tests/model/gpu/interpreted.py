@@ -1,0 +1,150 @@
+"""The kernels of the GPU network on the CPU, through Triton's interpreter; `test_interpreted.py` runs this file, see there.
+
+Errors are ratios of the RMS of the definition in float64 on the same (rounded) inputs, and at most twice those of the definition in the
+same dtype, plus a rounding floor; in float32 plus 4e-6, the error of the polynomial in gelu.
+"""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flashrib.model.attention.fused import window_attention_triton
+from flashrib.model.config import UpsamplerConfig
+from flashrib.model.gpu import chain as chain_module
+from flashrib.model.gpu import esc, gpu_network, head, layers, operators, reference
+from flashrib.model.gpu.chain import Chain, up
+from tests.model.networks import SMALL, SMALL_ESC, small_network
+from tests.official import seeded
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
+
+DTYPES = [torch.float32, torch.float16]  # Triton 3.6's interpreter multiplies the bit patterns of bfloat16
+GELU_ERROR = 4e-6
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=seeded(seed + sum(shape)), dtype=torch.float64)
+
+
+def fullmap(channels: int, dtype: torch.dtype, seed: int, size: tuple[int, int, int] = (2, 9, 21)) -> Tensor:
+    """A map with zeros in the channels that only complete it."""
+    x = torch.zeros(*size, up(channels), dtype=dtype)
+    x[..., :channels] = random(*size, channels, seed=seed)
+    return x
+
+
+def check(found: Tensor, exact: Tensor, plain: Tensor, floor: float = 0.0) -> None:
+    rms = exact.square().mean().sqrt()
+    ours, theirs = (((x.double() - exact).square().mean().sqrt() / rms).item() for x in (found, plain))
+    assert found.dtype == plain.dtype
+    assert found.shape == plain.shape
+    assert ours <= 2 * theirs + torch.finfo(found.dtype).eps + floor
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel does not write stays NaN."""
+
+    def poisoned(self: Tensor, *size: int, **options: Any) -> Tensor:
+        flat = size if size and isinstance(size[0], int) else tuple(size[0]) if size else ()
+        return self.new_full(flat, float("nan") if self.is_floating_point() else -1, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+    monkeypatch.setattr(torch, "empty_like", lambda x, **_: torch.full_like(x, float("nan")))
+
+
+# steps of a Chain, and whether it gets a residual
+CHAINS: dict[str, tuple[set[str], bool]] = {
+    "product-norm-product": ({"product", "norm", "following", "gelu", "keep_x"}, True),
+    "norm-product": ({"bias", "norm", "following", "keep_x", "keep_n"}, True),
+    "depthwise-product-norm-product": (
+        {"taps", "ffn", "product", "norm", "following", "keep_x", "keep_n"},
+        True,
+    ),
+    "depthwise-product-residual": ({"taps", "ffn", "product", "keep_x"}, True),
+    "bias-residual": ({"bias", "keep_x"}, True),
+    "norm": ({"bias", "norm", "keep_n"}, True),
+    "product-product": ({"product", "following", "gelu", "keep_x"}, False),
+    "product-norm": ({"product", "norm", "keep_n"}, False),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dim", "width", "out"), [(20, 24, 45), (90, 70, 130)])
+@pytest.mark.parametrize("case", CHAINS)
+def test_chain(case: str, dim: int, width: int, out: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, with_residual = CHAINS[case]
+    values: dict[str, Any] = {
+        "taps": (random(width, 1, 3, 3) / 3, random(width)),
+        "product": (random(dim, width) * width**-0.5, random(dim)),
+        "bias": random(dim),
+        "norm": (random(dim, seed=1), random(dim, seed=2)),
+        "following": (random(out, dim) * dim**-0.5, random(out)),
+    }
+    if "product" not in steps:
+        width = dim
+    options = {step: values.get(step, True) for step in steps}
+    layer, exact_layer = (Chain(d, width, dim, **options) for d in (dtype, torch.float64))
+    for name in ("weight", "next_weight", "linear_weight", "linear_bias"):
+        value = getattr(layer, name)
+        if value is not None:
+            setattr(exact_layer, name, value.double())
+    source = fullmap(width, dtype, 3)
+    residual = fullmap(dim, dtype, 4) if with_residual else None
+    exact = exact_layer(source.double(), None if residual is None else residual.double())
+    plain = layer(source, residual)
+    monkeypatch.setattr(chain_module, "operators", lambda _: operators)
+    ours = layer(source, residual)
+    for found, right, usual in zip(ours, exact, plain, strict=True):
+        check(found, right, usual, GELU_ERROR if "gelu" in steps or "ffn" in steps else 0.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [16, 40, 184])
+@pytest.mark.parametrize("form", ["plain", "ffn", "per-image-plus-other"])
+def test_depthwise(form: str, channels: int, dtype: torch.dtype) -> None:
+    source, padded = fullmap(channels, dtype, 5), up(channels, 64)
+    images = (2,) if form == "per-image-plus-other" else ()
+    taps, bias = torch.zeros(*images, 9, padded), torch.zeros(padded)
+    taps[..., :channels], bias[:channels] = random(*images, 9, channels), random(channels)
+    other = fullmap(channels, dtype, 6) if images else None
+    exact, plain = (
+        reference.depthwise(source.to(d), taps.to(d), bias.to(d), form == "ffn", None if other is None else other.to(d))
+        for d in (torch.float64, dtype)
+    )
+    check(operators.depthwise(source, taps, bias, form == "ffn", other), exact, plain, GELU_ERROR)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_shuffle(dtype: torch.dtype, scale: int) -> None:
+    y, picture = fullmap(3 * scale**2, dtype, 7), torch.rand(2, 3, 9, 21, generator=seeded(8))
+    bias = random(3 * scale**2).float()
+    exact = reference.shuffle(y.double(), bias.double(), picture.double(), scale)
+    plain = reference.shuffle(y, bias, picture, scale)
+    check(operators.shuffle(y, bias, picture, scale), exact, plain)
+
+
+@pytest.mark.parametrize("name", ["sst", "esc"])
+def test_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole network by kernels alone, in float32, equals the training form in float64."""
+    config = {
+        "sst": dataclasses.replace(SMALL, upsampler=UpsamplerConfig("pixelshuffle", 2, 6)),
+        "esc": dataclasses.replace(SMALL_ESC, upsampler=UpsamplerConfig("pixelshuffle_direct", 3)),
+    }[name]
+    network = small_network(config)
+    picture = torch.rand(2, 3, 9, 13, generator=seeded(9))
+    exact = network.double().upscale(picture.double())
+    deployed = gpu_network(network, torch.float32)
+
+    def attention(self: layers.WindowAttention, qkv: Tensor, gate: Tensor | None) -> Tensor:
+        return window_attention_triton(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate)
+
+    monkeypatch.setattr(layers.WindowAttention, "forward", attention)
+    for module in (chain_module, esc, head):
+        monkeypatch.setattr(module, "operators", lambda _: operators)
+    found = deployed(picture)
+    assert ((found - exact).abs().max() / exact.abs().max()).item() <= 1e-5

@@ -1,0 +1,137 @@
+"""The network for GPUs equals the training form: its wiring on the CPU in float64, its kernels on a GPU in fp16 and bf16."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flashrib.model import PRESETS, build_model
+from flashrib.model.build import Network
+from flashrib.model.config import NetworkConfig, UpsamplerConfig
+from flashrib.model.gpu import gpu_network
+from flashrib.model.gpu.esc import GroupedConvolution
+from flashrib.runtime.errors import UsageError
+from tests.model.networks import SMALL, SMALL_ESC, small_network
+from tests.official import max_abs, seeded
+
+BOUND = 1e-6  # of the largest output: biases stay in float32 whatever the dtype
+
+SST_WIDE = dataclasses.replace(SMALL, dim=66, ffn_dim=70)  # more than one chunk of channels: other passes
+CASES: dict[str, NetworkConfig] = {
+    "direct-x3": dataclasses.replace(SMALL, upsampler=UpsamplerConfig("pixelshuffle_direct", 3)),
+    "shuffle-x2": dataclasses.replace(SMALL, upsampler=UpsamplerConfig("pixelshuffle", 2, 9)),
+    "shuffle-x3": dataclasses.replace(SMALL, upsampler=UpsamplerConfig("pixelshuffle", 3, 6)),
+    "shuffle-x4": dataclasses.replace(SMALL, upsampler=UpsamplerConfig("pixelshuffle", 4, 8)),
+    "nearest-x4": dataclasses.replace(SMALL, upsampler=UpsamplerConfig("nn+conv", 4, 5)),
+    "linear-gate": dataclasses.replace(SMALL, gate="Linear"),
+    "no-gate": dataclasses.replace(SMALL, gate=None),
+    "shifted": dataclasses.replace(SMALL, windows=((4, 6), (4, 6))),
+    "rank-above-hidden": dataclasses.replace(SMALL, ranks=(11, 9)),
+    "wide": SST_WIDE,
+    "wide-no-gate": dataclasses.replace(SST_WIDE, gate=None),
+    "esc": SMALL_ESC,
+    "esc-layer-norms": dataclasses.replace(SMALL_ESC, use_ln=True, conv_blocks=2, blocks=2),
+    "esc-groups-of-4": dataclasses.replace(SMALL_ESC, dim=24, pdim=16, window=(8, 8), kernel_size=13),
+    "esc-no-gate": dataclasses.replace(SMALL_ESC, gate=None),
+}
+
+
+def run(network: Any, picture: Tensor) -> Tensor:
+    with torch.inference_mode():
+        y: Tensor = network(picture)
+    return y
+
+
+@pytest.mark.parametrize("size", [(13, 19), (3, 4)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_training_form(case: str, size: tuple[int, int]) -> None:
+    network = small_network(CASES[case]).double()
+    picture = torch.rand(2, 3, *size, generator=seeded(1), dtype=torch.float64)
+    exact = run(network.upscale, picture)
+    assert max_abs(run(gpu_network(network, torch.float64), picture), exact) <= BOUND * exact.abs().max()
+
+
+def test_has_no_parameters_and_leaves_the_network_alone() -> None:
+    network = small_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    deployed = gpu_network(network)
+    assert not deployed.training
+    assert not list(deployed.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_too_small_for_the_border() -> None:
+    network = small_network(CASES["shuffle-x2"])
+    with pytest.raises(UsageError, match="at least 3x3 pixels"):
+        run(gpu_network(network, torch.float32), torch.rand(1, 3, 2, 9))
+
+
+@pytest.mark.parametrize(("channels", "side", "group"), [(16, 13, 4), (8, 5, 8), (4, 3, 8), (64, 3, 1)])
+def test_grouped_convolution(channels: int, side: int, group: int) -> None:
+    kernel = torch.randn(channels, channels, side, side, generator=seeded(2), dtype=torch.float64)
+    layer = GroupedConvolution(kernel, torch.float64)
+    assert layer.group == group
+    for width in (2 * group, 5 * group, 5 * group + 1):  # the last one the plain way, where groups have several pixels
+        x = torch.zeros(2, 7, width, layer.width, dtype=torch.float64)
+        x[..., :channels] = torch.randn(2, 7, width, channels, generator=seeded(3), dtype=torch.float64)
+        exact = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2)[:, :channels], kernel, padding=side // 2)
+        assert max_abs(layer(x).permute(0, 3, 1, 2)[:, :channels], exact) <= 1e-12 * exact.abs().max()
+
+
+def rms(x: Tensor) -> float:
+    return x.double().square().mean().sqrt().item()
+
+
+def usual(network: Network, picture: Tensor, dtype: torch.dtype) -> Tensor:
+    """The training form in autocast, as PyTorch computes it."""
+    with torch.autocast("cuda", dtype):
+        return run(network.upscale, picture)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_on_a_gpu(name: str, dtype: torch.dtype) -> None:
+    """Fresh random weights and picture, sizes that are no multiples: error at most twice that of PyTorch in autocast."""
+    torch.manual_seed(torch.seed() % 2**31)
+    network, picture = build_model(name, 4).cuda(), torch.rand(1, 3, 100, 131, device="cuda")
+    precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    try:
+        exact = run(network.upscale, picture)
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    ours = run(gpu_network(network, dtype).cuda(), picture)
+    assert ours.dtype == torch.float32
+    assert rms(ours - exact) <= 2 * rms(usual(network, picture, dtype) - exact)
+    assert rms(ours - exact) <= 2 * torch.finfo(dtype).eps * rms(exact)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES)
+def test_small_networks_on_a_gpu(case: str) -> None:
+    """float32 on the kernels, two pictures at once, all kinds of layers."""
+    network = small_network(CASES[case])
+    picture = torch.rand(2, 3, 13, 19, generator=seeded(4))
+    exact = run(network.double().upscale, picture.double())
+    ours = run(gpu_network(network, torch.float32).cuda(), picture.cuda()).cpu()
+    assert max_abs(ours.double(), exact) <= 2e-3 * exact.abs().max()  # convolutions in TF32
+
+
+@pytest.mark.gpu
+def test_captured_in_a_graph() -> None:
+    """One CUDA graph, three pictures: the same as eager runs, so no step depends on the host."""
+    for network in (build_model("esc-rib", 2), build_model("sst-light", 2)):  # their weights keep to the range of fp16
+        deployed = gpu_network(network).cuda()
+        buffer = torch.rand(1, 3, 64, 96, device="cuda")
+        run(deployed, buffer)
+        graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.graph(graph):
+            output = deployed(buffer)
+        for _ in range(3):
+            picture = torch.rand_like(buffer)
+            buffer.copy_(picture)
+            graph.replay()
+            assert rms(output - run(deployed, picture)) <= 1e-3 * rms(output)

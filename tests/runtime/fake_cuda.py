@@ -1,0 +1,90 @@
+"""A stand-in for what `GpuWorker` uses of torch.cuda, on the CPU: streams that do not run ahead, and graphs that really replay."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class FakeEvent:
+    def __init__(self, blocking: bool = False) -> None:
+        self.recorded = False
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        assert self.recorded
+
+
+class FakeStream:
+    def wait_event(self, event: FakeEvent) -> None:
+        assert event.recorded
+
+
+class FakeGraph(TorchDispatchMode):
+    """Keeps the operators that run under it and runs them again on the same memory.
+
+    Unlike a real graph it also runs them while recording, so that nothing has to be poisoned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, result in self.calls:
+            again = func(*args, **kwargs)
+            if isinstance(result, torch.Tensor) and again.data_ptr() != result.data_ptr():
+                result.copy_(again)
+
+
+class FakeCuda:
+    """What was asked of the stand-in, and what it answers.
+
+    Attributes:
+        free: bytes of memory.
+        refused: what recording a graph fails with, if it shall fail.
+        graphs: all that were recorded.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = 1 << 30
+        self.peak = 0
+        self.refused: Exception | None = None
+        self.graphs: list[FakeGraph] = []
+        nothing = {name: lambda *_: None for name in ("synchronize", "empty_cache", "reset_peak_memory_stats")}
+        replaced: dict[str, Any] = nothing | {
+            "Stream": FakeStream,
+            "Event": FakeEvent,
+            "CUDAGraph": FakeGraph,
+            "graph": self.graph,
+            "device": contextlib.nullcontext,
+            "stream": contextlib.nullcontext,
+            "graph_pool_handle": lambda: (0, 0),
+            "memory_allocated": lambda *_: 0,
+            "memory_reserved": lambda *_: 0,
+            "max_memory_allocated": lambda *_: self.peak,
+            "mem_get_info": lambda *_: (self.free, self.free),
+        }
+        for name, value in replaced.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    @contextlib.contextmanager
+    def graph(self, graph: FakeGraph, pool: Any, stream: FakeStream, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        if self.refused is not None:
+            raise self.refused
+        with graph:
+            yield
+        self.graphs.append(graph)
