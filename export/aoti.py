@@ -18,9 +18,10 @@ from flashrib.export.engine.files import write_whole
 from flashrib.model.build import Network
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
-from flashrib.runtime.engine_manifest import Side, manifest_path
+from flashrib.runtime.engine_manifest import Side
 from flashrib.runtime.errors import FlashribError, SessionError, UsageError
 from flashrib.runtime.gpu_session import torch_dtype
+from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.metadata import ModelMetadata
 from flashrib.runtime.package_manifest import PackageManifest
 from flashrib.runtime.torch_session import load_trained, one_line_errors

@@ -5,14 +5,14 @@ An engine is machine code that TensorRT loads without looking twice, so nothing 
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.cuda import Gpu
-from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.errors import SessionError
+from flashrib.runtime.manifests import read_manifest_file, read_proven
 from flashrib.runtime.metadata import ModelMetadata
 from flashrib.runtime.tensorrt_flavours import FLAVOURS, version_numbers
 
@@ -73,11 +73,6 @@ class EngineManifest:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
-def manifest_path(engine: str | os.PathLike[str]) -> Path:
-    """Return where the manifest of an engine lies."""
-    return Path(f"{os.fspath(engine)}.json")
-
-
 def is_engine(path: str | os.PathLike[str]) -> bool:
     """Say whether a file is an engine: by how it begins, or by its name; False where it cannot be read."""
     try:
@@ -94,26 +89,7 @@ def read_manifest(engine: str | os.PathLike[str]) -> EngineManifest:
     Raises:
         ModelError: there is none, or it is malformed.
     """
-    path = manifest_path(engine)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{engine}: its manifest {path.name} is missing, so nothing says what this engine is: copy it along, or build the"
-            " engine with flashrib build"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
-    try:
-        values = json.loads(text)
-        if values.pop("format") != FORMAT:
-            raise ValueError("its format is of another version of flashrib")
-        model = ModelMetadata(**_tuples(values.pop("model")))
-        manifest = EngineManifest(**_tuples(values), model=model)
-        _check_types(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the engine anew") from error
-    return manifest
+    return read_manifest_file(engine, "engine", "flashrib build", FORMAT, _checked)
 
 
 def read_engine(engine: str | os.PathLike[str], manifest: EngineManifest) -> bytes:
@@ -122,17 +98,7 @@ def read_engine(engine: str | os.PathLike[str], manifest: EngineManifest) -> byt
     Raises:
         ModelError: it cannot be read, or was changed after it was built.
     """
-    try:
-        plan = Path(engine).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{engine}: cannot be read: {error.strerror or error}") from error
-    seen = hashlib.sha256(plan).hexdigest()
-    if seen != manifest.engine_sha256:
-        raise ModelError(
-            f"{engine}: is not the engine that its manifest describes (sha256 {seen[:12]}..., not"
-            f" {manifest.engine_sha256[:12]}...): it is damaged or was replaced; build it anew"
-        )
-    return plan
+    return read_proven(engine, "engine", manifest.engine_sha256)
 
 
 def check_version(engine: str | os.PathLike[str], manifest: EngineManifest, installed: str) -> None:
@@ -178,8 +144,9 @@ def _capability(target: str) -> tuple[int, int]:
     return number // 10, number % 10
 
 
-def _check_types(manifest: EngineManifest) -> None:
-    """Raise ValueError where a field that decisions hang on holds nonsense."""
+def _checked(**values: Any) -> EngineManifest:
+    """Return the manifest with these values; ValueError where a field that decisions hang on holds nonsense."""
+    manifest = EngineManifest(**values)
     sides = [side for shape in manifest.shapes for side in shape]
     if manifest.flavour not in FLAVOURS:
         raise ValueError(f"the flavour is {manifest.flavour!r}")
@@ -192,10 +159,4 @@ def _check_types(manifest: EngineManifest) -> None:
     for target in manifest.targets:
         if target != "ampere+" and not (target.startswith("sm") and target[2:].isdecimal()):
             raise ValueError(f"the target is {target!r}")
-
-
-def _tuples(value: Any) -> Any:
-    """Turn JSON's lists into tuples, at every depth."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return manifest

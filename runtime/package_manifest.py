@@ -5,15 +5,15 @@ for. `flashrib.export.aoti` writes manifests; everything here runs without PyTor
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.engine_manifest import Side, manifest_path
-from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.engine_manifest import Side
+from flashrib.runtime.errors import SessionError
+from flashrib.runtime.manifests import read_manifest_file, read_proven
 from flashrib.runtime.metadata import ModelMetadata
 
 FORMAT = 1
@@ -65,26 +65,7 @@ def read_package_manifest(package: str | os.PathLike[str]) -> PackageManifest:
     Raises:
         ModelError: there is none, or it is malformed.
     """
-    path = manifest_path(package)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{package}: its manifest {path.name} is missing, so nothing says what this package is: copy it along, or build the"
-            " package with flashrib build --flavour aoti"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
-    try:
-        values = json.loads(text)
-        if values.pop("format") != FORMAT:
-            raise ValueError("its format is of another version of flashrib")
-        model = ModelMetadata(**_tuples(values.pop("model")))
-        manifest = PackageManifest(**_tuples(values), model=model)
-        _check_types(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the package anew") from error
-    return manifest
+    return read_manifest_file(package, "package", "flashrib build --flavour aoti", FORMAT, _checked)
 
 
 def read_package(package: str | os.PathLike[str], manifest: PackageManifest) -> bytes:
@@ -93,17 +74,7 @@ def read_package(package: str | os.PathLike[str], manifest: PackageManifest) -> 
     Raises:
         ModelError: it cannot be read, or was changed after it was built.
     """
-    try:
-        content = Path(package).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{package}: cannot be read: {error.strerror or error}") from error
-    seen = hashlib.sha256(content).hexdigest()
-    if seen != manifest.package_sha256:
-        raise ModelError(
-            f"{package}: is not the package that its manifest describes (sha256 {seen[:12]}..., not"
-            f" {manifest.package_sha256[:12]}...): it is damaged or was replaced; build it anew"
-        )
-    return content
+    return read_proven(package, "package", manifest.package_sha256)
 
 
 def check_torch(package: str | os.PathLike[str], manifest: PackageManifest, installed: str) -> None:
@@ -140,8 +111,9 @@ def check_capability(
         )
 
 
-def _check_types(manifest: PackageManifest) -> None:
-    """Raise ValueError where a field that decisions hang on holds nonsense."""
+def _checked(**values: Any) -> PackageManifest:
+    """Return the manifest with these values; ValueError where a field that decisions hang on holds nonsense."""
+    manifest = PackageManifest(**values)
     if manifest.flavour != "aoti":
         raise ValueError(f"the flavour is {manifest.flavour!r}")
     if manifest.device not in ("cuda", "cpu"):
@@ -152,10 +124,4 @@ def _check_types(manifest: PackageManifest) -> None:
         raise ValueError(f"the capability is {manifest.capability}")
     if manifest.model.precision not in ("fp32", "fp16", "bf16"):
         raise ValueError(f"the precision is {manifest.model.precision!r}")
-
-
-def _tuples(value: Any) -> Any:
-    """Turn JSON's lists into tuples, at every depth."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return manifest

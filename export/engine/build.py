@@ -15,8 +15,9 @@ from flashrib.export.engine.progress import Progress
 from flashrib.export.engine.source import Source, read_source
 from flashrib.export.plugin.model import fingerprint
 from flashrib.runtime.cuda import find_gpu
-from flashrib.runtime.engine_manifest import FORMAT, EngineManifest, manifest_path, read_engine, read_manifest
+from flashrib.runtime.engine_manifest import FORMAT, EngineManifest, read_engine, read_manifest
 from flashrib.runtime.errors import FlashribError, SessionError
+from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.tensorrt_flavours import FLAVOURS, load_flavour
 
 

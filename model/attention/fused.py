@@ -76,7 +76,7 @@ def _window_attention(
 def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
     qkv, pos_q, pos_k, gate, window, num_heads, shift = inputs
     ctx.save_for_backward(qkv, pos_q, pos_k, gate)
-    ctx.layer = (tuple(window), num_heads, tuple(shift))  # type: ignore[attr-defined]
+    ctx.layer = (tuple(window), num_heads, tuple(shift))  # type: ignore[attr-defined]  # a context takes any attribute
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

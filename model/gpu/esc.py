@@ -125,7 +125,7 @@ class Block(nn.Module):
         super().__init__()
         attention, ffn = block.attention, block.ffn
         dim, inner = attention.out.out_features, attention.out.in_features
-        layers: list[deploy.ConvLayer] = list(block.layers)  # type: ignore[arg-type]
+        layers: list[deploy.ConvLayer] = list(block.layers)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         self.begin = Chain(
             dtype,
             ffn.proj.out_features,
@@ -160,7 +160,7 @@ class GpuESC(GpuNetwork):
     """ESC-RIB with the completion of the picture to whole windows; see `flashrib.model.gpu.gpu_network`."""
 
     def __init__(self, folded: deploy.DeployedESC, dtype: torch.dtype) -> None:
-        blocks: list[deploy.DeployedESCBlock] = list(folded.blocks)  # type: ignore[arg-type]
+        blocks: list[deploy.DeployedESCBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         super().__init__(folded, [block.conv for block in blocks], [half_ffn(block.ffn) for block in blocks], dtype)
         kernel = GroupedConvolution(folded.kernel.detach(), dtype)
         self.blocks = nn.ModuleList(Block(dtype, block, kernel) for block in blocks)

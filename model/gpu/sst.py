@@ -62,7 +62,7 @@ class Block(nn.Module):
         super().__init__()
         following = [*block.attentions[1:], None]
         self.layers = nn.ModuleList(
-            Layer(dtype, attention, ffn, after)  # type: ignore[arg-type]
+            Layer(dtype, attention, ffn, after)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
             for attention, ffn, after in zip(block.attentions, block.ffns, following, strict=True)
         )
         self.conv = Convolution(block.conv.weight, dtype)
@@ -78,8 +78,8 @@ class GpuSST(GpuNetwork):
     """SST; see `flashrib.model.gpu.gpu_network`."""
 
     def __init__(self, folded: deploy.DeployedSST, dtype: torch.dtype) -> None:
-        blocks: list[deploy.DeployedSSTBlock] = list(folded.blocks)  # type: ignore[arg-type]
-        begins = [begin_attention(block.attentions[0]) for block in blocks]  # type: ignore[arg-type]
+        blocks: list[deploy.DeployedSSTBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        begins = [begin_attention(block.attentions[0]) for block in blocks]  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         super().__init__(folded, [block.conv for block in blocks], begins, dtype)
         self.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
 

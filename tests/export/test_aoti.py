@@ -12,9 +12,9 @@ import torch
 from flashrib.export import aoti
 from flashrib.export.aoti import PackageOptions, build_package
 from flashrib.runtime.cli import main
-from flashrib.runtime.engine_manifest import manifest_path
 from flashrib.runtime.errors import CheckpointError, FlashribError, ModelError, SessionError, UsageError
 from flashrib.runtime.gpu_session import open_gpu_session
+from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.open_session import open_session
 from flashrib.runtime.package_manifest import read_package, read_package_manifest
 from flashrib.runtime.torch_session import TorchSession

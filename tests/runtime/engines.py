@@ -5,7 +5,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.engine_manifest import EngineManifest, manifest_path
+from flashrib.runtime.engine_manifest import EngineManifest
+from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.metadata import ModelMetadata
 
 METADATA = ModelMetadata(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from flashrib.runtime.engine_manifest import manifest_path
+from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.metadata import ModelMetadata
 from flashrib.runtime.package_manifest import PackageManifest
 

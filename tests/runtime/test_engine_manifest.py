@@ -11,11 +11,11 @@ from flashrib.runtime.engine_manifest import (
     check_gpu,
     check_version,
     is_engine,
-    manifest_path,
     read_engine,
     read_manifest,
 )
 from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.manifests import manifest_path
 from tests.runtime.engines import MANIFEST, PLAN, write_engine
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from flashrib.runtime.cli import main
-from flashrib.runtime.engine_manifest import manifest_path
 from flashrib.runtime.errors import FlashribError, ModelError, SessionError, UsageError
+from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.open_session import choose_session, open_session
 from flashrib.runtime.package_manifest import is_package, read_package, read_package_manifest
 from flashrib.runtime.package_session import CpuPackageSession, open_package_session
