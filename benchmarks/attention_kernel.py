@@ -143,7 +143,7 @@ def stage_table(layers: list[Layer], size: tuple[int, int]) -> None:
     print("|---|---|---|---|", flush=True)
     for layer in layers:
         arrays = inputs(layer, size, folded=False)
-        rival = backends(lambda a=arrays, layer=layer: official_stage(*a, layer.side, layer.heads))  # type: ignore[misc]  # as above
+        rival = backends(lambda a=arrays, layer=layer: official_stage(*a, layer.side, layer.heads))  # type: ignore[misc]  # defaults bind the loop's variables
         own = median(ours(layer, size))
         print(f"| {layer} | {1e3 * rival:.0f} | {1e3 * own:.0f} | {rival / own:.2f} |", flush=True)
 

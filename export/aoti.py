@@ -8,12 +8,12 @@ import hashlib
 import tempfile
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from flashrib.export.describe import describe_network
 from flashrib.export.engine.files import write_whole
 from flashrib.model.build import Network
 from flashrib.model.fold import fold
@@ -123,19 +123,9 @@ def _compile(network: Network, package: Path, size: Side, options: PackageOption
 
 
 def _metadata(network: Network, options: PackageOptions, source_sha256: str) -> ModelMetadata:
-    config = network.config
-    return ModelMetadata(
-        architecture=config.name,
-        scale=config.scale,
-        alignment=config.alignment,
-        minimum=config.minimum,
-        windows=config.windows,
-        ranks=config.ranks,
-        heads=config.heads if isinstance(config.heads, tuple) else (config.heads,),
-        parameters=sum(p.numel() for p in network.parameters()),
+    return describe_network(
+        network,
         precision=options.precision,
-        whole_picture=config.whole_picture,
         attention="sdpa" if options.target == "cpu" else "triton",
         source_sha256=source_sha256,
-        version=version("flashrib"),
     )

@@ -5,6 +5,7 @@ from importlib.metadata import version
 import onnx
 from onnx import ModelProto
 
+from flashrib.export.describe import describe_network
 from flashrib.export.forms import with_attention_form
 from flashrib.export.options import ExportOptions
 from flashrib.export.passes import run_passes
@@ -14,7 +15,6 @@ from flashrib.export.trace import trace
 from flashrib.model.build import Network
 from flashrib.model.fold import fold
 from flashrib.runtime.errors import ModelError, UsageError
-from flashrib.runtime.metadata import ModelMetadata
 
 __all__ = ["onnx_from_network", "save_onnx"]
 
@@ -64,20 +64,11 @@ def export_graph(
     model = with_precision(traced, options.precision, options.io)
     run_passes(model)
     model = with_attention_form(model, options.chosen_attention)
-    metadata = ModelMetadata(
-        architecture=config.name,
-        scale=config.scale,
-        alignment=config.alignment,
-        minimum=config.minimum,
-        windows=config.windows,
-        ranks=config.ranks,
-        heads=config.heads if isinstance(config.heads, tuple) else (config.heads,),
-        parameters=sum(p.numel() for p in network.parameters()),
+    metadata = describe_network(
+        network,
         precision=options.precision,
-        whole_picture=config.whole_picture,
         attention=options.chosen_attention,
         source_sha256=source_sha256,
-        version=version("flashrib"),
         io=options.io,
         batch=options.batch,
         opset=next(o.version for o in model.opset_import if o.domain == ""),

@@ -33,7 +33,7 @@ def describe(
     return out
 
 
-@trtp.autotune(NAME)  # type: ignore[untyped-decorator]
+@trtp.autotune(NAME)  # type: ignore[untyped-decorator]  # TensorRT has no types
 def combinations(
     qkv: trtp.TensorDesc,
     pos_q: trtp.TensorDesc,
@@ -53,7 +53,7 @@ def combinations(
     return found
 
 
-@trtp.aot_impl(NAME)  # type: ignore[untyped-decorator]
+@trtp.aot_impl(NAME)  # type: ignore[untyped-decorator]  # TensorRT has no types
 def implementation(
     qkv: trtp.TensorDesc,
     pos_q: trtp.TensorDesc,
