@@ -7,7 +7,7 @@ The rival (`official_flow.py`) gets the best of what its users can set, found on
 of scaled_dot_product_attention (cuDNN or flash), channels-last weights, fp16 or bf16 autocast or float32 with TF32 (q, k and v rounded to
 bfloat16, as the official code does), and a CUDA graph. `--compile` names presets for which torch.compile'd rivals run too. Ours is
 `flashrib.model.gpu` in a CUDA graph. Times are medians of runs after warm-up, on random pictures, with cuDNN's search for the fastest
-algorithm on; memory is the peak of PyTorch's allocator in an eager run, weights and inputs included, the other network not on the GPU.
+algorithm on; memory is the peak of PyTorch's allocator in an eager run above what was in use before the network came to the GPU.
 The error is that of ours against the network in float32 (no TF32), as a ratio of RMS values, on the first size.
 
 Floor: the largest of exponentials / 3.96e12 per second (ceiling of the special-function units), matrix products / 790 TFLOP/s and bytes /
@@ -15,6 +15,7 @@ Floor: the largest of exponentials / 3.96e12 per second (ceiling of the special-
 """
 
 import argparse
+import gc
 import multiprocessing
 import statistics
 from collections import defaultdict
@@ -70,13 +71,21 @@ def captured(run: Run, picture: Tensor) -> Callable[[], Any]:
     return graph.replay
 
 
-def peak_gib(run: Run, picture: Tensor) -> float:
+def allocated() -> int:
+    """Bytes of PyTorch's allocator in use, after what nobody refers to is freed."""
+    gc.collect()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
+    return torch.cuda.memory_allocated()
+
+
+def peak_gib(run: Run, picture: Tensor, before: int) -> float:
+    """Peak of an eager run above `before`, what was in use when the network was not on the GPU yet."""
+    allocated()
     torch.cuda.reset_peak_memory_stats()
     run(picture)
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 2**30
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
 def float32_as(precision: str) -> None:
@@ -192,6 +201,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
         first = not mode
         height, width = map(int, size.split("x"))
         picture = torch.rand(1, 3, height, width, device="cuda")
+        before = allocated()
         network.cuda()
         exact = None
         if first:
@@ -207,7 +217,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
         if first or graphed:
             times["graph"] = milliseconds(captured(run, picture))
         graphed = graphed if not first else times["graph"] < times["eager"]
-        memory = peak_gib(run, picture)
+        memory = peak_gib(run, picture, before)
         if name in args.compile:
             compiled = torch.compile(run)
             times["compiled"] = milliseconds(partial(compiled, picture))
@@ -215,7 +225,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
         plain = min(time for way, time in times.items() if way != "compiled")
         del run  # and with it the last graph's memory
         network.cpu()
-        torch.cuda.empty_cache()
+        before = allocated()
 
         ours = deployed.cuda()
         if exact is not None:
@@ -224,7 +234,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
             del found, exact
         floor = floors(ours, network.config, folded, picture)
         eager = milliseconds(partial(ours, picture))
-        our_memory = peak_gib(ours, picture)
+        our_memory = peak_gib(ours, picture, before)
         replay = captured(ours, picture)
         time = milliseconds(replay)
         by_rival = ", ".join(f"{k} {v:.1f}" for k, v in times.items())

@@ -24,12 +24,15 @@ from flashrib.runtime.gpu_session import torch_dtype
 from flashrib.runtime.manifests import manifest_path
 from flashrib.runtime.metadata import ModelMetadata
 from flashrib.runtime.package_manifest import PackageManifest
-from flashrib.runtime.torch_session import load_trained, one_line_errors
+from flashrib.runtime.torch_session import full_float32, load_trained, one_line_errors
 
 USUAL_SIDE = 768
 """Pixels of a side by default: whole windows of all presets; of 768x768, 640x640 are no halo."""
 
 TARGETS = ("current", "cpu")
+
+DIFFERENCES = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
+"""Largest relative difference (RMS) between a package and the network it was compiled from: only the order of sums is another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +123,21 @@ def _compile(network: Network, package: Path, size: Side, options: PackageOption
         warnings.simplefilter("ignore")  # of PyTorch to its own developers
         program = torch.export.export(module.to(device), (example,))
         aoti_compile_and_package(program, package_path=str(package))
+        with full_float32(device):
+            _compare(module, package, torch.rand_like(example), DIFFERENCES[options.precision])
+
+
+def _compare(module: nn.Module, package: Path, picture: torch.Tensor, bound: float) -> None:
+    """Refuse a package that computes something else than the network it was compiled from."""
+    from torch._inductor import aoti_load_package
+
+    wanted, found = module(picture).double(), aoti_load_package(str(package))(picture).double()
+    error = ((found - wanted).norm() / wanted.norm()).item()
+    if not error <= bound:
+        raise SessionError(
+            f"PyTorch {torch.__version__} compiled this network into something else (its output differs by {error:.1%}): nothing was"
+            " written; report it, and use --session torch meanwhile"
+        )
 
 
 def _metadata(network: Network, options: PackageOptions, source_sha256: str) -> ModelMetadata:

@@ -27,8 +27,11 @@ class Chain(nn.Module):
         y = n @ next_weight + next_bias, or its gelu
 
     Maps are as wide as their channels completed to a multiple of 8; the channels added are zero everywhere. The depthwise step is a
-    pass of its own. The others are one, but for products that the library does faster: one with nothing around it, and the second
-    one of wide maps (more than 64 channels) where no gelu follows.
+    pass of its own. The others are one, but for products that the library does faster: one with nothing around it, and those of wide
+    maps (more than 64 channels), the first one where a LayerNorm follows, the second one where no gelu does.
+
+    The library adds the residual to a product but not also a bias. So an x that it made lacks a constant, which the pass that reads it
+    adds; the bias of a product is the only thing that is ever missing.
 
     Args:
         dtype: of weights and maps; biases, taps and statistics are float32.
@@ -42,7 +45,17 @@ class Chain(nn.Module):
         following: weight (out, dim) and bias (out) of the second product.
         gelu: y is passed through gelu.
         keep_x, keep_n: x and n are wanted.
+        lacking: (dim), what the residual lacks; None: nothing.
+        consume: x may take the place of the residual in memory.
+
+    Attributes:
+        lacking: (dim), what the x that is returned lacks; None: nothing.
     """
+
+    linear_weight: Tensor
+    linear_bias: Tensor
+    sum_weight: Tensor
+    lacking: Tensor | None
 
     def __init__(
         self,
@@ -59,30 +72,44 @@ class Chain(nn.Module):
         gelu: bool = False,
         keep_x: bool = False,
         keep_n: bool = False,
+        lacking: Tensor | None = None,
+        consume: bool = False,
     ) -> None:
         super().__init__()
         self.dim, self.ffn, self.gelu, self.keep_x, self.keep_n = dim, ffn, gelu, keep_x, keep_n
         self.out_width = 0 if following is None else up(following[1].numel())
         self._vector("taps", None if taps is None else taps[0].flatten(1).T)
         self._vector("taps_bias", None if taps is None else taps[1])
-        self._matrix("weight", product, dtype)
+        # products for the library: (out, in) and the bias in the same dtype
+        self.plain = product is not None and norm is None and following is None
+        self.sum = product is not None and norm is not None and dim > CHUNK
+        self.split = following is not None and not gelu and dim > CHUNK
+        self.consume = consume
+        self._matrix("weight", None if self.sum else product, dtype)
         if product is not None:
-            bias = product[1]
-        self._vector("bias", torch.zeros(dim) if bias is None else bias)
+            bias = product[1].detach()
+        bias = torch.zeros(dim) if bias is None else bias
+        bias = bias if lacking is None else bias + lacking
+        self.lacking = bias if self.sum else None
+        self._vector("bias", bias)
         self._vector("gain", None if norm is None else norm[0])
         self._vector("offset", None if norm is None else norm[1])
         self._matrix("next_weight", following, dtype)
         self._vector("next_bias", None if following is None else following[1])
-        # products for the library: (out, in) and the bias in the same dtype
-        self.plain = product is not None and norm is None and following is None
-        self.split = following is not None and not gelu and dim > CHUNK
+        self._library("sum_weight", None, product if self.sum else None, dtype)
         alone = product if self.plain else following if self.split else None
-        self.register_buffer("linear_weight", None)
-        self.register_buffer("linear_bias", None)
-        if alone is not None:
-            rows, columns = (-n % ALIGNED for n in alone[0].shape)
-            self.linear_weight = pad(alone[0].detach(), (0, columns, 0, rows)).to(dtype).contiguous()
-            self.linear_bias = pad(alone[1].detach(), (0, rows)).to(dtype)
+        self._library("linear_weight", "linear_bias", alone, dtype)
+
+    def _library(self, weight: str, bias: str | None, layer: Affine | None, dtype: torch.dtype) -> None:
+        """Keep a layer as the library takes it: (out, in), both completed to multiples of 8 by zeros."""
+        matrix, vector = None, None
+        if layer is not None:
+            rows, columns = (-n % ALIGNED for n in layer[0].shape)
+            matrix = pad(layer[0].detach(), (0, columns, 0, rows)).to(dtype).contiguous()
+            vector = pad(layer[1].detach(), (0, rows)).to(dtype)
+        self.register_buffer(weight, matrix)
+        if bias is not None:
+            self.register_buffer(bias, vector)
 
     def _vector(self, name: str, value: Tensor | None) -> None:
         if value is not None:
@@ -96,13 +123,21 @@ class Chain(nn.Module):
             value = pad(value, (0, -value.shape[1] % CHUNK, 0, -value.shape[0] % CHUNK)).to(dtype).contiguous()
         self.register_buffer(name, value)
 
-    def forward(self, source: Tensor, residual: Tensor | None = None) -> list[Tensor]:
-        """source (B, H, W, width), residual (B, H, W, dim) -> those of x, n and y that are wanted, in this order."""
-        source = source.contiguous()
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Source (B, H, W, width) and, if there is one, residual (B, H, W, dim) -> those of x, n and y that are wanted, in this order.
+
+        Maps are taken out of the list, so that each is freed after its last use.
+        """
+        residual = maps.pop() if len(maps) > 1 else None
+        source = maps.pop().contiguous()
         if self.taps is not None:
             source = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn, None)
         if self.plain and residual is None:
             return [F.linear(source, self.linear_weight, self.linear_bias)]
+        x = None
+        if self.sum:
+            source = x = self._sum(source, residual)
+            residual = None
         outputs: list[Tensor] = operators(source).chain(
             source,
             residual,
@@ -115,10 +150,22 @@ class Chain(nn.Module):
             self.dim,
             0 if self.split else self.out_width,
             self.gelu,
-            self.keep_x,
+            self.keep_x and x is None,
             self.keep_n or self.split,
         )
+        if self.keep_x and x is not None:
+            outputs.insert(0, x)
         if self.split:
             y = F.linear(outputs[-1], self.linear_weight, self.linear_bias)
             outputs = [*(outputs if self.keep_n else outputs[:-1]), y]
         return outputs
+
+    def _sum(self, source: Tensor, residual: Tensor | None) -> Tensor:
+        """source @ weight + residual, by the library."""
+        if residual is None:
+            return F.linear(source, self.sum_weight)
+        flat, weight = source.flatten(0, 2), self.sum_weight.T
+        if not self.consume:
+            return torch.addmm(residual.flatten(0, 2), flat, weight).view(residual.shape)
+        residual.flatten(0, 2).addmm_(flat, weight)
+        return residual

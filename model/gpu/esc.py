@@ -86,9 +86,13 @@ class ConvLayer(nn.Module):
         taps, taps_bias = affine(layer.ffn.dwc)
         for name, value in (("taps", taps.flatten(1).T), ("taps_bias", taps_bias)):
             self.register_buffer(name, pad(value, (0, -hidden % CHUNK)).float().contiguous())
-        for name, (weight, bias) in (("squeeze", affine(layer.squeeze)), ("expand", affine(layer.expand))):
-            self.register_buffer(f"{name}_weight", weight.float())
-            self.register_buffer(f"{name}_bias", bias.float())
+        weight, bias = affine(layer.squeeze)
+        self.register_buffer("squeeze_weight", weight.float())
+        self.register_buffer("squeeze_bias", bias.float())
+        weight, bias = affine(layer.expand)  # outputs as the depthwise kernel takes taps: (9, channels completed)
+        more = (0, -pdim % CHUNK)
+        self.register_buffer("expand_weight", pad(weight.view(pdim, 9, -1).permute(2, 1, 0), more).flatten(1).T.float())
+        self.register_buffer("expand_bias", pad(bias.view(pdim, 9).T, more).flatten().float())
         self.register_buffer("no_bias", torch.zeros(up(pdim, CHUNK)))
         product = (layer.aggr.weight.detach(), torch.zeros(dim, dtype=torch.float64))
         if following is None:
@@ -100,16 +104,15 @@ class ConvLayer(nn.Module):
         """Taps (B, 9, P completed to a multiple of 64), float32, from the mean of the map `head` (B, H, W, P)."""
         mean = head[..., : self.pdim].mean((1, 2), dtype=torch.float32)
         inner = F.gelu(F.linear(mean, self.squeeze_weight, self.squeeze_bias))
-        taps = F.linear(inner, self.expand_weight, self.expand_bias).view(-1, self.pdim, 9).mT
-        return pad(taps, (0, -self.pdim % CHUNK)).contiguous()
+        return F.linear(inner, self.expand_weight, self.expand_bias).view(len(mean), 9, -1)
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        x, u = inputs
+        u, x = inputs.pop(), inputs.pop()
         u = operators(u).depthwise(u, self.taps, self.taps_bias, True, None)
-        (x,) = self.passed(u, x)
-        (head,) = self.head(u)
+        (x,) = self.passed([u, x])
+        (head,) = self.head([u])
         mixed = operators(u).depthwise(head, self.dynamic_taps(head), self.no_bias, False, self.kernel(head))
-        result: list[Tensor] = self.end(mixed, x)
+        result: list[Tensor] = self.end([mixed, x])
         return result
 
 
@@ -148,8 +151,8 @@ class Block(nn.Module):
         self.conv = Convolution(block.conv.weight, dtype)
 
     def forward(self, u: Tensor) -> Tensor:
-        inputs = self.begin(u)
-        inputs = self.middle(attend(self.attention, self.gate, inputs), inputs.pop())
+        inputs = self.begin([u])
+        inputs = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
         for layer in self.layers:
             inputs = layer(inputs)
         y: Tensor = self.conv(inputs[0])

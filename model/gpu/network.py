@@ -25,7 +25,7 @@ def gate_of(attention: deploy.Attention, dtype: torch.dtype) -> Chain | None:
 def attend(attention: WindowAttention, gate: Chain | None, inputs: list[Tensor]) -> Tensor:
     """Attention from the inputs x, n (only for a gate) and qkv; leaves x in the list."""
     qkv = inputs.pop()
-    out: Tensor = attention(qkv, gate(inputs.pop())[0] if gate is not None else None)
+    out: Tensor = attention(qkv, gate([inputs.pop()])[0] if gate is not None else None)
     return out
 
 
@@ -66,11 +66,11 @@ class GpuNetwork(nn.Module, ABC):
     def forward(self, picture: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, rH, rW), same dtype."""
         image = nn.functional.pad(picture.to(self.dtype).permute(0, 2, 3, 1), (0, ALIGNED - 3))
-        inputs = self.joins[0](self.first(image))
+        inputs = self.joins[0]([self.first(image)])
         shallow = x = inputs[0]
         for index, join in enumerate(self.joins[1:]):
-            inputs = join(self.block(index, inputs), x)
+            inputs = join([self.block(index, inputs), x])
             x = inputs[0]
-        (x,) = self.sum(self.last(x), shallow)
+        (x,) = self.sum([self.last(x), shallow])
         y: Tensor = self.head(x, picture)
         return y

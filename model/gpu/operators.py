@@ -32,7 +32,7 @@ def chain(
     x = source.new_empty(*sides, dim_width) if keep_x else None
     n = source.new_empty(*sides, dim_width) if keep_n else None
     y = source.new_empty(*sides, out_width) if next_weight is not None else None
-    tile = tile_for(dim, source.element_size())
+    tile = tile_for(dim, source.element_size(), weight is not None or next_weight is not None)
     wrap_triton(chain_kernel)[(triton.cdiv(pixels, tile.pixels),)](
         source,
         residual,

@@ -24,10 +24,20 @@ class Layer(nn.Module):
     """Attention and FFN: x, n (only for a gate) and qkv -> the same for the attention `following`, or x alone where it is None.
 
     Maps are taken out of the list of inputs, so that each is freed after its last use.
+
+    Args:
+        before: the layer before this one; None for the first of a block, whose x the end of the block needs again.
     """
 
+    end: Chain
+
     def __init__(
-        self, dtype: torch.dtype, attention: deploy.Attention, ffn: deploy.FFN, following: deploy.Attention | None
+        self,
+        dtype: torch.dtype,
+        attention: deploy.Attention,
+        ffn: deploy.FFN,
+        before: "Layer | None",
+        following: deploy.Attention | None,
     ) -> None:
         super().__init__()
         dim, inner, hidden = attention.out.out_features, attention.out.in_features, ffn.proj.out_features
@@ -43,15 +53,27 @@ class Layer(nn.Module):
             following=affine(ffn.proj),
             gelu=True,
             keep_x=True,
+            lacking=None if before is None else before.end.lacking,
+            consume=before is not None,
         )
         after = {} if following is None else begin_attention(following)
         self.end = Chain(
-            dtype, hidden, dim, taps=affine(ffn.dwc), ffn=True, product=affine(ffn.last), keep_x=True, **after
+            dtype,
+            hidden,
+            dim,
+            taps=affine(ffn.dwc),
+            ffn=True,
+            product=affine(ffn.last),
+            keep_x=True,
+            lacking=self.middle.lacking,
+            consume=True,
+            **after,
         )
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        x, u = self.middle(attend(self.attention, self.gate, inputs), inputs.pop())
-        result: list[Tensor] = self.end(u, x)
+        maps: list[Tensor] = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
+        maps.reverse()  # u is the source, x the residual
+        result: list[Tensor] = self.end(maps)
         return result
 
 
@@ -60,11 +82,10 @@ class Block(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: deploy.DeployedSSTBlock) -> None:
         super().__init__()
-        following = [*block.attentions[1:], None]
-        self.layers = nn.ModuleList(
-            Layer(dtype, attention, ffn, after)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-            for attention, ffn, after in zip(block.attentions, block.ffns, following, strict=True)
-        )
+        layers: list[Layer] = []
+        for attention, ffn, following in zip(block.attentions, block.ffns, [*block.attentions[1:], None], strict=True):
+            layers.append(Layer(dtype, attention, ffn, layers[-1] if layers else None, following))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        self.layers = nn.ModuleList(layers)
         self.conv = Convolution(block.conv.weight, dtype)
 
     def forward(self, inputs: list[Tensor]) -> Tensor:

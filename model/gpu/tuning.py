@@ -24,12 +24,14 @@ class Strip:
     warps: int
 
 
-def tile_for(dim: int, element_size: int) -> Tile:
+def tile_for(dim: int, element_size: int, products: bool = True) -> Tile:
     """Tile of a pass whose x has `dim` channels.
 
     Two programs of 64 pixels share a multiprocessor of Hopper: three chunks in flight take 96 KB up to 192 channels, two take 80 KB
-    above that. float32 takes twice as much of everything.
+    above that. float32 takes twice as much of everything. A pass without products needs no weights, only many warps.
     """
+    if not products:
+        return Tile(16, 4, 1)
     if element_size == 4:
         return Tile(32, 4, 1)
     return Tile(64, 4, 3 if dim <= 3 * CHUNK else 2)
@@ -37,4 +39,4 @@ def tile_for(dim: int, element_size: int) -> Tile:
 
 def strip_for(channels: int) -> Strip:
     """Strip of a depthwise convolution: the rows share what they read, the chunk of channels wastes little of its last program."""
-    return Strip(8, 16, 64, 4) if channels > 2 * CHUNK else Strip(8, 32, 32, 4)
+    return Strip(8, 8, 64, 4) if channels > 2 * CHUNK else Strip(8, 32, 16, 4)

@@ -201,3 +201,21 @@ def test_options_of_the_other_kind(
 ) -> None:
     assert main(["build", "tiny.safetensors", "-o", str(tmp_path / "p.pt2"), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_package_that_computes_something_else_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler's result is another network's: nothing may be written."""
+    import torch._inductor
+
+    def compile_(program: Any, package_path: str) -> None:
+        Path(package_path).write_bytes(b"machine code")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_)
+    monkeypatch.setattr(
+        torch._inductor, "aoti_load_package", lambda path: lambda x: torch.rand(1, 3, 2 * x.shape[2], 2 * x.shape[3])
+    )
+    with pytest.raises(SessionError, match="compiled this network into something else"):
+        build_package(checkpoint, tmp_path / "p.pt2", CPU)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}

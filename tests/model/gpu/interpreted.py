@@ -88,16 +88,17 @@ def test_chain(case: str, dim: int, width: int, out: int, dtype: torch.dtype, mo
         width = dim
     options = {step: values.get(step, True) for step in steps}
     layer, exact_layer = (Chain(d, width, dim, **options) for d in (dtype, torch.float64))
-    for name in ("weight", "next_weight", "linear_weight", "linear_bias"):
+    for name in ("weight", "next_weight", "linear_weight", "linear_bias", "sum_weight"):
         value = getattr(layer, name)
         if value is not None:
             setattr(exact_layer, name, value.double())
     source = fullmap(width, dtype, 3)
     residual = fullmap(dim, dtype, 4) if with_residual else None
-    exact = exact_layer(source.double(), None if residual is None else residual.double())
-    plain = layer(source, residual)
+    maps = [source] if residual is None else [source, residual]
+    exact = exact_layer([t.double() for t in maps])
+    plain = layer(list(maps))
     monkeypatch.setattr(chain_module, "operators", lambda _: operators)
-    ours = layer(source, residual)
+    ours = layer(list(maps))
     for found, right, usual in zip(ours, exact, plain, strict=True):
         check(found, right, usual, GELU_ERROR if "gelu" in steps or "ffn" in steps else 0.0)
 

@@ -1,0 +1,205 @@
+"""The passes of the GPU network's layers one by one, on one CUDA GPU.
+
+    python benchmarks/gpu_passes.py [--presets sst-light sst-plus ...] [--size 180x320] [--dtype fp16|bf16] [--tune] [--eight-bit]
+
+Times are medians of CUDA graphs that repeat a pass, on random maps; small maps stay in the GPU's cache as they do in the network. "floor"
+is the time that the maps' bytes take at 4.3 TB/s, each read or written once.
+
+--tune: candidates for `model/gpu/tuning.py` instead, microseconds; the best go there by hand.
+--eight-bit: the layers' products by the library in fp16, in FP8 (torch._scaled_mm, one scale per tensor) and in INT8 (torch._int_mm,
+    sums in int32 that nothing scales back yet). "cast" is the pass over the activation that makes it 8 bits wide where no other pass can.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from triton.testing import do_bench_cudagraph
+
+from flashrib.model import PRESETS, build_model
+from flashrib.model.gpu import gpu_network, operators
+from flashrib.model.gpu.chain import Chain
+from flashrib.model.gpu.sst import GpuSST, Layer
+from flashrib.model.gpu.tuning import Strip, Tile
+
+BYTES = 4.3e12  # per second, measured on an H200
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+TILES = [
+    Tile(64, 4, 2),
+    Tile(64, 4, 3),
+    Tile(64, 4, 4),
+    Tile(64, 8, 2),
+    Tile(64, 8, 3),
+    Tile(128, 8, 2),
+    Tile(128, 8, 3),
+    Tile(32, 4, 3),
+]
+STRIPS = [
+    Strip(8, 16, 64, 4), Strip(8, 32, 32, 4), Strip(8, 16, 32, 4), Strip(16, 16, 32, 4), Strip(8, 16, 64, 8), Strip(16, 16, 64, 8),
+    Strip(8, 8, 64, 4), Strip(8, 32, 16, 4), Strip(16, 32, 32, 8), Strip(12, 16, 32, 4), Strip(8, 8, 64, 2), Strip(4, 16, 64, 8),
+]  # fmt: skip
+
+
+def microseconds(run: Callable[[], Any]) -> float:
+    with torch.cuda.stream(torch.cuda.Stream()):
+        result: float = do_bench_cudagraph(run, rep=25, return_mode="median")
+    return 1e3 * result
+
+
+class Maps:
+    """Random maps of one size."""
+
+    def __init__(self, size: tuple[int, int], dtype: torch.dtype) -> None:
+        self.size, self.dtype = size, dtype
+
+    def __call__(self, width: int) -> Tensor:
+        return torch.randn(1, *self.size, width, device="cuda", dtype=self.dtype)
+
+
+def widths(layer: Layer) -> tuple[int, int, int]:
+    """Widths in memory of x, of heads and of the FFN."""
+    assert isinstance(layer.gate, Chain)
+    inner = layer.gate.linear_weight.shape[0]
+    return -(-layer.middle.dim // 8) * 8, inner, layer.middle.out_width
+
+
+def passes(layer: Layer, last: Layer, maps: Maps) -> Iterator[tuple[str, Callable[[], Any], int]]:
+    """Name, call and channels moved per pixel of the passes of a layer, and of the end of a block."""
+    dim, inner, hidden = widths(layer)
+    n, x, o, u, qkv, logits = (maps(width) for width in (dim, dim, inner, hidden, 3 * inner, inner))
+    gate: Any = layer.gate
+    yield "gate: depthwise, product", lambda: gate([n]), 3 * dim + inner
+    yield "attention", lambda: layer.attention(qkv, logits), 5 * inner
+    layer.middle.consume = layer.end.consume = last.end.consume = False  # or x would grow from run to run
+    yield "product, sum, norm, product, gelu", lambda: layer.middle([o, x]), inner + 2 * dim + hidden
+    yield (
+        "depthwise, product, sum, norm, qkv",
+        lambda: layer.end([u, x]),
+        3 * hidden + 3 * dim + (dim if layer.end.split else 0) + 3 * inner,
+    )
+    yield "depthwise, product, sum", lambda: last.end([u, x]), 3 * hidden + 2 * dim
+
+
+def pass_table(name: str, network: GpuSST, maps: Maps) -> None:
+    pixels = maps.size[0] * maps.size[1]
+    layers: Any = network.blocks[0].layers
+    for label, run, channels in passes(layers[1], layers[-1], maps):
+        time, floor = microseconds(run), 1e6 * 2 * channels * pixels / BYTES
+        print(f"| {name} | {label} | {time:.1f} | {floor:.1f} | {floor / time:.0%} |", flush=True)
+
+
+def tune(name: str, network: GpuSST, maps: Maps) -> None:
+    """Every candidate for the passes that are kernels of ours."""
+    layers: Any = network.blocks[0].layers
+    layer: Layer = layers[1]
+    dim, inner, hidden = widths(layer)
+    x, o, u = maps(dim), maps(inner), maps(hidden)
+    gate: Any = layer.gate
+    depthwise = {
+        f"depthwise of {dim}": lambda: operators.depthwise(x, gate.taps, gate.taps_bias, False, None),
+        f"depthwise of {hidden}, gelu": lambda: operators.depthwise(u, layer.end.taps, layer.end.taps_bias, True, None),
+    }
+    chains = {"product, sum, norm, product, gelu": lambda: layer.middle([o, x])}
+    taps, layer.end.taps = layer.end.taps, None  # the chain alone
+    chains["product, sum, norm, qkv"] = lambda: layer.end([u, x])
+    layer.middle.consume = layer.end.consume = False
+    tile_for, strip_for = operators.tile_for, operators.strip_for
+    for label, run in chains.items():
+        times = {}
+        for tile in TILES:
+            operators.tile_for = lambda dim, size, products=True, tile=tile: (
+                tile if products else tile_for(dim, size, False)
+            )  # type: ignore[misc]  # the default binds the loop's variable
+            times[tile] = attempt(run)
+        operators.tile_for = tile_for
+        print(f"{name}, {label}: {listed(times, tile_for(layer.middle.dim, 2))}", flush=True)
+    layer.end.taps = taps
+    for (label, run), width in zip(depthwise.items(), (dim, hidden), strict=True):
+        times = {}
+        for strip in STRIPS:
+            operators.strip_for = lambda channels, strip=strip: strip  # type: ignore[misc]  # the default binds the loop's variable
+            times[strip] = attempt(run)
+        operators.strip_for = strip_for
+        print(f"{name}, {label}: {listed(times, strip_for(width))}", flush=True)
+
+
+def attempt(run: Callable[[], Any]) -> float:
+    try:
+        return microseconds(run)
+    except Exception as error:  # does not fit into shared memory, among others
+        print(f"  {str(error).splitlines()[0][:100]}")
+        return float("inf")
+
+
+def listed(times: dict[Any, float], now: Any) -> str:
+    """Candidates and times, the fastest first; the one in use is marked."""
+    ordered = sorted(times.items(), key=lambda item: item[1])
+    return ", ".join(
+        f"{'*' if c == now else ''}{tuple(vars(c).values())} {t:.1f}" for c, t in ordered if t < float("inf")
+    )
+
+
+def products(layer: Layer) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of the products of a layer."""
+    dim, inner, hidden = widths(layer)
+    return {
+        "gate": (dim, inner),
+        "projection": (inner, dim),
+        "FFN 1": (dim, hidden),
+        "FFN 2": (hidden, dim),
+        "qkv": (dim, 3 * inner),
+    }
+
+
+def eight_bit(name: str, network: GpuSST, maps: Maps) -> None:
+    layers: Any = network.blocks[0].layers
+    totals = [0.0] * 4
+    one = torch.ones((), device="cuda")
+    for label, (inputs, outputs) in products(layers[0]).items():
+        inputs, outputs = (-(-width // 16) * 16 for width in (inputs, outputs))  # what FP8 products take
+        a = maps(inputs).flatten(0, 2)
+        weight = torch.randn(outputs, inputs, device="cuda", dtype=a.dtype)
+        a8, w8 = a.to(torch.float8_e4m3fn), weight.to(torch.float8_e4m3fn)
+        ai, wi = (t.float().clamp(-3, 3).mul(40).to(torch.int8) for t in (a, weight))
+        runs: list[Callable[[], Any]] = [
+            lambda a=a, weight=weight: nn.functional.linear(a, weight),  # type: ignore[misc]  # defaults bind the loop's variables
+            lambda a8=a8, w8=w8: torch._scaled_mm(a8, w8.T, one, one, out_dtype=maps.dtype),  # type: ignore[misc]
+            lambda ai=ai, wi=wi: torch._int_mm(ai, wi.T),  # type: ignore[misc]
+            lambda a=a: a.to(torch.float8_e4m3fn),  # type: ignore[misc]
+        ]
+        times = [attempt(run) for run in runs]
+        totals = [total + time for total, time in zip(totals, times, strict=True)]
+        print(f"| {name} | {label} {inputs} -> {outputs} | " + " | ".join(f"{time:.1f}" for time in times) + " |")
+    print(f"| {name} | all of a layer | " + " | ".join(f"{time:.1f}" for time in totals) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    sst = [name for name in PRESETS if name.startswith("sst")]
+    parser.add_argument(
+        "--presets", nargs="+", default=["sst-light", "sst-plus", "sst-large-plus", "sst-xl-plus"], choices=sst
+    )
+    parser.add_argument("--size", default="180x320", help="rows x columns of the map")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp16")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--eight-bit", action="store_true")
+    args = parser.parse_args()
+    height, width = map(int, args.size.split("x"))
+    maps = Maps((height, width), DTYPES[args.dtype])
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {args.size}, {args.dtype}")
+    if args.eight_bit:
+        print("| network | product | fp16, us | FP8, us | INT8, us | cast to FP8, us |\n|---|---|---|---|---|---|")
+    elif not args.tune:
+        print("| network | pass | us | floor, us | share |\n|---|---|---|---|---|")
+    show = eight_bit if args.eight_bit else tune if args.tune else pass_table
+    with torch.inference_mode():
+        for name in args.presets:
+            network = gpu_network(build_model(name, 4), maps.dtype).cuda()
+            assert isinstance(network, GpuSST)
+            show(name, network, maps)
+
+
+if __name__ == "__main__":
+    main()
