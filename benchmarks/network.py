@@ -262,10 +262,11 @@ def main() -> None:
         "--compile", nargs="*", default=[], help="presets whose rival is compiled with torch.compile too"
     )
     parser.add_argument("--profile", action="store_true", help="milliseconds by class of kernel")
-    parser.add_argument("--jobs", type=int, default=8, help="processes that compile our kernels beforehand")
+    parser.add_argument("--jobs", type=int, default=8, help="processes that compile our kernels beforehand; 0: none")
     args = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(min(args.jobs, len(args.presets))) as pool:
-        pool.map(warm, [(name, args.scale, args.dtype) for name in args.presets], chunksize=1)
+    if args.jobs:
+        with multiprocessing.get_context("spawn").Pool(min(args.jobs, len(args.presets))) as pool:
+            pool.map(warm, [(name, args.scale, args.dtype) for name in args.presets], chunksize=1)
     torch.backends.cudnn.benchmark = True
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, x{args.scale}, ours in {args.dtype}")
     print(

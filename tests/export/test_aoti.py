@@ -209,13 +209,12 @@ def test_a_package_that_computes_something_else_is_refused(
     """The compiler's result is another network's: nothing may be written."""
     import torch._inductor
 
-    def compile_(program: Any, package_path: str) -> None:
+    def compile_(program: Any, package_path: str, inductor_configs: dict[str, Any]) -> None:
         Path(package_path).write_bytes(b"machine code")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_)
-    monkeypatch.setattr(
-        torch._inductor, "aoti_load_package", lambda path: lambda x: torch.rand(1, 3, 2 * x.shape[2], 2 * x.shape[3])
-    )
+    other: Any = lambda path, run_single_threaded: lambda x: torch.rand(1, 3, 2 * x.shape[2], 2 * x.shape[3])  # noqa: E731
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", other)
     with pytest.raises(SessionError, match="compiled this network into something else"):
         build_package(checkpoint, tmp_path / "p.pt2", CPU)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}
