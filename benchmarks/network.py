@@ -3,9 +3,9 @@
     python benchmarks/network.py [--presets sst-light sst-plus ...] [--sizes 180x320 540x960] [--dtype fp16|bf16]
         [--compile sst-light ...] [--profile] [--jobs 8]
 
-The rival (`official_flow.py`) gets the best of what its users can set, found on the first size one choice after the other: the backend
-of scaled_dot_product_attention (cuDNN or flash), channels-last weights, fp16 or bf16 autocast or float32 with TF32 (q, k and v rounded to
-bfloat16, as the official code does), and a CUDA graph. `--compile` names presets for which torch.compile'd rivals run too. Ours is
+The rival (`official_flow.py`) gets the best of what its users can set, found on the first size one choice after the other, in CUDA
+graphs: the backend of scaled_dot_product_attention (cuDNN or flash), channels-last weights, fp16 or bf16 autocast or float32 with TF32
+(q, k and v rounded to bfloat16, as the official code does). `--compile` names presets for which torch.compile'd rivals run too. Ours is
 `flashrib.model.gpu` in a CUDA graph. Times are medians of runs after warm-up, on random pictures, with cuDNN's search for the fastest
 algorithm on; memory is the peak of PyTorch's allocator in an eager run above what was in use before the network came to the GPU.
 The error is that of ours against the network in float32 (no TF32), as a ratio of RMS values, on the first size.
@@ -109,7 +109,7 @@ def rival(network: nn.Module, mode: Mode) -> Run:
 
 
 def best_mode(network: nn.Module, picture: Tensor) -> tuple[Mode, dict[str, float]]:
-    """The fastest mode of the rival, by one choice after the other, and the times of all that were tried."""
+    """The fastest mode of the rival in a CUDA graph, by one choice after the other, and the times of all that were tried."""
     choices = {"dtype": ("fp16", "bf16", "fp32"), "backend": tuple(BACKENDS), "layout": ("plain", "last")}
     mode = {name: options[0] for name, options in choices.items()}
     tried: dict[str, float] = {}
@@ -121,7 +121,7 @@ def best_mode(network: nn.Module, picture: Tensor) -> tuple[Mode, dict[str, floa
             if label not in tried:
                 try:
                     run = rival(network, candidate)
-                    tried[label] = milliseconds(partial(run, picture), 300.0)
+                    tried[label] = milliseconds(captured(run, picture), 300.0)
                 except RuntimeError as error:  # a backend that does not take these widths
                     print(f"  {label}: {str(error).splitlines()[0][:100]}")
                     tried[label] = float("inf")
@@ -209,7 +209,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
             exact = network.upscale(picture)
             float32_as("tf32")
             mode, tried = best_mode(network, picture)
-            print(f"{name}, rival's modes in eager runs, ms: " + ", ".join(f"{k} {v:.1f}" for k, v in tried.items()))
+            print(f"{name}, rival's modes in CUDA graphs, ms: " + ", ".join(f"{k} {v:.1f}" for k, v in tried.items()))
         run = rival(network, mode)
         times = {}
         if first or not graphed:

@@ -1,4 +1,4 @@
-"""Blocks of the kernels, as data; `docs/gpu.md` says which were measured (H200) and which are reasoned."""
+"""Blocks of the kernels, as data, measured on one H200 by `benchmarks/gpu_passes.py --tune`; reasoned for other GPUs (docs/gpu.md)."""
 
 import dataclasses
 
