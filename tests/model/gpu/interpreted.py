@@ -45,6 +45,12 @@ def check(found: Tensor, exact: Tensor, plain: Tensor, floor: float = 0.0) -> No
 
 
 @pytest.fixture(autouse=True)
+def unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch 2.11 does not wrap kernels of the interpreter."""
+    monkeypatch.setattr(operators, "wrap_triton", lambda kernel: kernel)
+
+
+@pytest.fixture(autouse=True)
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kernel does not write stays NaN."""
 
