@@ -165,9 +165,9 @@ def eight_bit(name: str, network: GpuSST, maps: Maps) -> None:
         ai, wi = (t.float().clamp(-3, 3).mul(40).to(torch.int8) for t in (a, weight))
         runs: list[Callable[[], Any]] = [
             lambda a=a, weight=weight: nn.functional.linear(a, weight),  # type: ignore[misc]  # defaults bind the loop's variables
-            lambda a8=a8, w8=w8: torch._scaled_mm(a8, w8.T, one, one, out_dtype=maps.dtype),  # type: ignore[misc]
-            lambda ai=ai, wi=wi: torch._int_mm(ai, wi.T),  # type: ignore[misc]
-            lambda a=a: a.to(torch.float8_e4m3fn),  # type: ignore[misc]
+            lambda a8=a8, w8=w8: torch._scaled_mm(a8, w8.T, one, one, out_dtype=maps.dtype),  # type: ignore[misc]  # as above
+            lambda ai=ai, wi=wi: torch._int_mm(ai, wi.T),  # type: ignore[misc]  # as above
+            lambda a=a: a.to(torch.float8_e4m3fn),  # type: ignore[misc]  # as above
         ]
         times = [attempt(run) for run in runs]
         totals = [total + time for total, time in zip(totals, times, strict=True)]
