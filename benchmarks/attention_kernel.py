@@ -7,8 +7,8 @@ Three tables, medians of one run, fp16, fresh random inputs, outputs poisoned wi
 2. stage: from the qkv map to the output map; the official way completes, cuts, concatenates and widens before, and puts back after.
 3. `--tune`: candidates of block sizes for every layer; the best go into model/attention/tuning.py by hand.
 
-Layers: the windows of the presets with their head widths and ranks; "ours" are these as the folded network has them (a head of 30
-channels has 32, a rank of 18 has 24, a rank of 34 is 32, by exact folding).
+Layers: the windows of the presets with their head widths and ranks; "ours" are these as the folded network has them, by exact folding: a
+head of 30 channels has 32; a rank above 16 becomes 32 channels with one code of the keys for all heads.
 """
 
 import argparse
@@ -46,8 +46,8 @@ class Layer:
         return f"{self.heads} heads, D {self.official[0]}, R {self.official[1]}, window {self.side}"
 
 
-LIGHT, SST, LARGE = (3, (16, 16), (16, 16)), (6, (30, 18), (32, 24)), (6, (32, 16), (32, 16))
-LIGHT_LAST, SST_LAST, LARGE_LAST = (3, (16, 24), (16, 24)), (6, (30, 34), (32, 32)), (6, (32, 32), (32, 32))
+LIGHT, SST, LARGE = (3, (16, 16), (16, 16)), (6, (30, 18), (32, 32)), (6, (32, 16), (32, 16))
+LIGHT_LAST, SST_LAST, LARGE_LAST = (3, (16, 24), (16, 32)), (6, (30, 34), (32, 32)), (6, (32, 32), (32, 32))
 LAYERS = [
     *(Layer(*LIGHT, side) for side in (8, 16, 32)),
     *(Layer(*LIGHT_LAST, side) for side in (32, 48, 64, 96)),
@@ -71,7 +71,10 @@ def inputs(layer: Layer, size: tuple[int, int], folded: bool) -> tuple[Tensor, T
     tokens = layer.side**2
     qkv = torch.randn(1, *size, 3 * layer.heads * head_dim, device="cuda")
     qkv[..., : layer.heads * head_dim] *= 1.5 * head_dim**-0.5
-    pos_q, pos_k = (torch.randn(layer.heads, tokens, rank, device="cuda") for _ in range(2))
+    shared = folded and layer.official[1] > 16
+    pos_q, pos_k = (
+        torch.randn(heads, tokens, rank, device="cuda") for heads in (layer.heads, 1 if shared else layer.heads)
+    )
     return qkv.half(), (pos_q * rank**-0.5).half(), pos_k.half()
 
 

@@ -37,8 +37,9 @@ TILES = [
     Tile(32, 4, 3),
 ]
 STRIPS = [
-    Strip(8, 16, 64, 4), Strip(8, 32, 32, 4), Strip(8, 16, 32, 4), Strip(16, 16, 32, 4), Strip(8, 16, 64, 8), Strip(16, 16, 64, 8),
-    Strip(8, 8, 64, 4), Strip(8, 32, 16, 4), Strip(16, 32, 32, 8), Strip(12, 16, 32, 4), Strip(8, 8, 64, 2), Strip(4, 16, 64, 8),
+    Strip(4, 4, 64, 4), Strip(4, 8, 64, 4), Strip(8, 4, 64, 4), Strip(8, 8, 64, 4), Strip(8, 8, 64, 8), Strip(16, 4, 64, 4),
+    Strip(16, 8, 64, 8),
+    Strip(8, 16, 32, 4), Strip(8, 8, 32, 4), Strip(8, 8, 32, 2), Strip(16, 8, 32, 4), Strip(8, 16, 16, 4), Strip(8, 4, 32, 2),
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def compile_kernel(layer: Layer, capability: int, blocks: Blocks) -> Kernel:
         fn=window_attention_kernel,
         signature={name: kinds.get(name, "constexpr") for name in names},
         constexprs={
-            "gate": None,
+            **dict.fromkeys(("gate", "qkv_bias", "gate_bias")),
             "HEADS": layer.heads,
             "D": layer.head_dim,
             "R": layer.rank,
@@ -79,6 +79,7 @@ def compile_kernel(layer: Layer, capability: int, blocks: Blocks) -> Kernel:
             "BN": blocks.keys,
             "STAGES": blocks.stages,
             "TINY": False,
+            "SHARED": False,
             "PRECISION": "ieee",
         },
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in _POINTERS},

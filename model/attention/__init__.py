@@ -72,7 +72,7 @@ def window_attention(
     Args:
         qkv: (B, H, W, 3*heads*D), channels last, channel = s*heads*D + head*D + d with s = 0, 1, 2 for q, k, v; any H and W.
         pos_q: (heads, N, R), N = Wh*Ww, tokens row-major.
-        pos_k: (heads, N, R).
+        pos_k: (heads, N, R), or (1, N, R) where all heads share it.
         window: (Wh, Ww) in pixels.
         num_heads: heads.
         shift: rows and columns that the completed map is rolled by before it is cut into windows (no mask), and back after.
@@ -86,7 +86,8 @@ def window_attention(
         UsageError: no such form, or shapes that do not belong together.
     """
     tokens = window[0] * window[1]
-    if qkv.shape[-1] % (3 * num_heads) or pos_q.shape != pos_k.shape or pos_q.shape[:2] != (num_heads, tokens):
+    codes = (num_heads, tokens, pos_q.shape[-1])
+    if qkv.shape[-1] % (3 * num_heads) or pos_q.shape != codes or pos_k.shape not in (codes, (1, *codes[1:])):
         raise UsageError(
             f"shapes do not belong together: qkv {tuple(qkv.shape)}, pos_q {tuple(pos_q.shape)}, pos_k {tuple(pos_k.shape)},"
             f" window {window}, {num_heads} heads; expected (B, H, W, 3*heads*D) and twice (heads, {tokens}, R)"

@@ -24,7 +24,7 @@ def window_attention_flash(
         return x.flatten(0, 2).flatten(2, 3).transpose(1, 2)
 
     def with_codes(x: Tensor, codes: Tensor) -> Tensor:
-        codes = codes.to(x.dtype).reshape(num_heads, *window, rank).expand(*x.shape[:-1], rank)
+        codes = codes.to(x.dtype).reshape(-1, *window, rank).expand(*x.shape[:-1], rank)
         return tokens_first(torch.cat([x, codes], dim=-1))
 
     v = tokens_first(F.pad(v, (0, rank)))

@@ -40,7 +40,15 @@ def _capability(device: torch.device) -> int:
 
 @triton_op("flashrib::window_attention", mutates_args={})
 def _window_attention(
-    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, gate: Tensor | None, window: list[int], num_heads: int, shift: list[int]
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    gate: Tensor | None,
+    qkv_bias: Tensor | None,
+    gate_bias: Tensor | None,
+    window: list[int],
+    num_heads: int,
+    shift: list[int],
 ) -> Tensor:
     batch, height, width, channels = qkv.shape
     head_dim, rank = channels // (3 * num_heads), pos_q.shape[-1]
@@ -55,6 +63,8 @@ def _window_attention(
         pos_q.to(qkv.dtype).contiguous(),
         pos_k.to(qkv.dtype).contiguous(),
         None if gate is None else gate.contiguous(),
+        None if qkv_bias is None else qkv_bias.float(),
+        None if gate_bias is None else gate_bias.float(),
         height,
         width,
         out,
@@ -68,14 +78,15 @@ def _window_attention(
         DP=power_of_two(head_dim),
         RP=power_of_two(rank),
         TINY=tiny,
+        SHARED=pos_k.shape[0] != num_heads,
         PRECISION="tf32x3",
     )
     return out
 
 
 def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-    qkv, pos_q, pos_k, gate, window, num_heads, shift = inputs
-    ctx.save_for_backward(qkv, pos_q, pos_k, gate)
+    *tensors, window, num_heads, shift = inputs
+    ctx.save_for_backward(*tensors)
     ctx.layer = (tuple(window), num_heads, tuple(shift))  # type: ignore[attr-defined]  # a context takes any attribute
 
 
@@ -84,15 +95,16 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     saved: tuple[Tensor | None, ...] = ctx.saved_tensors
     with torch.enable_grad():
         inputs = [None if x is None else x.detach().requires_grad_() for x in saved]
-        qkv, pos_q, pos_k, gate = inputs
+        qkv, pos_q, pos_k, gate, qkv_bias, gate_bias = inputs
         assert qkv is not None
         assert pos_q is not None
         assert pos_k is not None
-        out = window_attention_sdpa(qkv, pos_q, pos_k, *ctx.layer)
+        whole = qkv if qkv_bias is None else qkv + qkv_bias.to(qkv.dtype)
+        out = window_attention_sdpa(whole, pos_q, pos_k, *ctx.layer)
         if gate is not None:
-            out = out * torch.sigmoid(gate)
+            out = out * torch.sigmoid(gate if gate_bias is None else gate + gate_bias.to(gate.dtype))
         wanted = [x for x in inputs if x is not None]
-        found = iter(torch.autograd.grad(out, wanted, gradient))
+        found = iter(torch.autograd.grad(out, wanted, gradient, allow_unused=True))  # a gate's bias without a gate
     return (*(None if x is None else next(found) for x in inputs), None, None, None)
 
 
@@ -107,7 +119,15 @@ def window_attention_triton(
     num_heads: int,
     shift: Window,
     gate: Tensor | None = None,
+    qkv_bias: Tensor | None = None,
+    gate_bias: Tensor | None = None,
 ) -> Tensor:
-    """See `flashrib.model.attention.window_attention`; on a CUDA GPU, or on the CPU through Triton's interpreter."""
-    out: Tensor = torch.ops.flashrib.window_attention(qkv, pos_q, pos_k, gate, list(window), num_heads, list(shift))
+    """See `flashrib.model.attention.window_attention`; on a CUDA GPU, or on the CPU through Triton's interpreter.
+
+    Products of a library are faster without a bias, so the kernel can add it: `qkv_bias` (3*heads*D) to `qkv`, `gate_bias` (heads*D) to
+    `gate`. The bias of k changes no result and is not read.
+    """
+    out: Tensor = torch.ops.flashrib.window_attention(
+        qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, list(window), num_heads, list(shift)
+    )
     return out

@@ -22,7 +22,7 @@ def window_attention_sdpa(
     head_dim, rank = q.shape[-1], pos_q.shape[-1]
 
     def with_codes(x: Tensor, codes: Tensor) -> Tensor:  # (windows, heads, N, D + R), the one copy that is made
-        codes = codes.to(x.dtype).reshape(num_heads, *window, rank).expand(*x.shape[:-1], rank)
+        codes = codes.to(x.dtype).reshape(-1, *window, rank).expand(*x.shape[:-1], rank)
         return torch.cat([x, codes], dim=-1).flatten(0, 2).flatten(2, 3)
 
     v = F.pad(v, (0, rank)).flatten(0, 2).flatten(2, 3)

@@ -11,6 +11,7 @@ from flashrib.model.gpu.tuning import CHUNK
 ALIGNED = 8  # widths of maps in memory are multiples of this many channels: 16 bytes
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
+Product = tuple[Tensor, Tensor | None]  # weight, and bias if the pass adds it
 
 
 def up(width: int, multiple: int = ALIGNED) -> int:
@@ -39,10 +40,10 @@ class Chain(nn.Module):
         dim: channels of x.
         taps: weight (width, 1, 3, 3) and bias (width) of the depthwise convolution.
         ffn: add gelu of the depthwise convolution to the source, instead of taking its place.
-        product: weight (dim, width) and bias (dim); None: x is the source, plus bias and residual.
+        product: weight (dim, width) and bias (dim) or None; None: x is the source, plus bias and residual.
         bias: (dim), added to x where there is no `product`.
         norm: gain and offset (dim) of the LayerNorm; None: no LayerNorm.
-        following: weight (out, dim) and bias (out) of the second product.
+        following: weight (out, dim) and bias (out) or None of the second product.
         gelu: y is passed through gelu.
         keep_x, keep_n: x and n are wanted.
         lacking: (dim), what the residual lacks; None: nothing.
@@ -53,7 +54,7 @@ class Chain(nn.Module):
     """
 
     linear_weight: Tensor
-    linear_bias: Tensor
+    linear_bias: Tensor | None
     sum_weight: Tensor
     lacking: Tensor | None
 
@@ -65,10 +66,10 @@ class Chain(nn.Module):
         *,
         taps: Affine | None = None,
         ffn: bool = False,
-        product: Affine | None = None,
+        product: Product | None = None,
         bias: Tensor | None = None,
         norm: Affine | None = None,
-        following: Affine | None = None,
+        following: Product | None = None,
         gelu: bool = False,
         keep_x: bool = False,
         keep_n: bool = False,
@@ -77,7 +78,7 @@ class Chain(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.ffn, self.gelu, self.keep_x, self.keep_n = dim, ffn, gelu, keep_x, keep_n
-        self.out_width = 0 if following is None else up(following[1].numel())
+        self.out_width = 0 if following is None else up(following[0].shape[0])
         self._vector("taps", None if taps is None else taps[0].flatten(1).T)
         self._vector("taps_bias", None if taps is None else taps[1])
         # products for the library: (out, in) and the bias in the same dtype
@@ -87,26 +88,29 @@ class Chain(nn.Module):
         self.consume = consume
         self._matrix("weight", None if self.sum else product, dtype)
         if product is not None:
-            bias = product[1].detach()
-        bias = torch.zeros(dim) if bias is None else bias
+            bias = product[1]
+        bias = torch.zeros(dim) if bias is None else bias.detach()
         bias = bias if lacking is None else bias + lacking
         self.lacking = bias if self.sum else None
         self._vector("bias", bias)
         self._vector("gain", None if norm is None else norm[0])
         self._vector("offset", None if norm is None else norm[1])
         self._matrix("next_weight", following, dtype)
-        self._vector("next_bias", None if following is None else following[1])
+        next_bias = None if following is None else following[1]
+        if following is not None and next_bias is None:
+            next_bias = torch.zeros(self.out_width)
+        self._vector("next_bias", next_bias)
         self._library("sum_weight", None, product if self.sum else None, dtype)
         alone = product if self.plain else following if self.split else None
         self._library("linear_weight", "linear_bias", alone, dtype)
 
-    def _library(self, weight: str, bias: str | None, layer: Affine | None, dtype: torch.dtype) -> None:
+    def _library(self, weight: str, bias: str | None, layer: Product | None, dtype: torch.dtype) -> None:
         """Keep a layer as the library takes it: (out, in), both completed to multiples of 8 by zeros."""
         matrix, vector = None, None
         if layer is not None:
             rows, columns = (-n % ALIGNED for n in layer[0].shape)
             matrix = pad(layer[0].detach(), (0, columns, 0, rows)).to(dtype).contiguous()
-            vector = pad(layer[1].detach(), (0, rows)).to(dtype)
+            vector = None if layer[1] is None else pad(layer[1].detach(), (0, rows)).to(dtype)
         self.register_buffer(weight, matrix)
         if bias is not None:
             self.register_buffer(bias, vector)
@@ -116,7 +120,7 @@ class Chain(nn.Module):
             value = pad(value.detach(), (0, -value.shape[-1] % CHUNK)).float().contiguous()
         self.register_buffer(name, value)
 
-    def _matrix(self, name: str, layer: Affine | None, dtype: torch.dtype) -> None:
+    def _matrix(self, name: str, layer: Product | None, dtype: torch.dtype) -> None:
         value = None
         if layer is not None:
             value = layer[0].detach().T

@@ -11,7 +11,7 @@ from flashrib.model import deploy
 from flashrib.model.esc import pad_to_windows
 from flashrib.model.gpu.chain import Chain, up
 from flashrib.model.gpu.dispatch import operators
-from flashrib.model.gpu.layers import Convolution, WindowAttention, affine
+from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
 from flashrib.model.gpu.tuning import CHUNK
 
@@ -137,7 +137,7 @@ class Block(nn.Module):
             ffn=True,
             product=affine(ffn.last),
             norm=affine(attention.norm),
-            following=affine(attention.qkv),
+            following=biasless(attention.qkv),
             keep_x=True,
             keep_n=attention.gate is not None,
         )

@@ -7,7 +7,7 @@ from torch.nn.functional import pad
 
 from flashrib.model import deploy
 from flashrib.model.config import Window
-from flashrib.model.gpu.chain import ALIGNED, Affine
+from flashrib.model.gpu.chain import ALIGNED, Affine, Product
 from flashrib.model.gpu.position import constant_codes
 
 
@@ -21,11 +21,21 @@ def affine(layer: nn.Linear | nn.Conv2d | deploy.Norm) -> Affine:
     return weight.detach(), bias.detach()
 
 
+def biasless(layer: nn.Linear) -> Product:
+    """Weight of a layer whose bias is added elsewhere."""
+    return layer.weight.detach(), None
+
+
 class WindowAttention(nn.Module):
-    """The attention operator with its constants, and the gate's logits if there are any."""
+    """The attention operator with its constants, and the gate's logits if there are any.
+
+    It also adds the biases of the products before it, since the library computes a product faster without one.
+    """
 
     pos_q: Tensor
     pos_k: Tensor
+    qkv_bias: Tensor
+    gate_bias: Tensor | None
 
     def __init__(self, layer: deploy.Attention, dtype: torch.dtype) -> None:
         super().__init__()
@@ -36,16 +46,25 @@ class WindowAttention(nn.Module):
         pos_q, pos_k = constant_codes(codes.rows, codes.columns, codes.to_q, codes.to_k)
         self.register_buffer("pos_q", pos_q.to(dtype))
         self.register_buffer("pos_k", pos_k.to(dtype))
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        self.register_buffer("qkv_bias", layer.qkv.bias.detach().to(exact))
+        self.register_buffer("gate_bias", None if layer.gate is None else layer.gate.bias.detach().to(exact))
 
     def forward(self, qkv: Tensor, gate: Tensor | None) -> Tensor:
+        """qkv (B, H, W, 3*heads*D) and the gate's logits (B, H, W, heads*D), both without their biases -> (B, H, W, heads*D)."""
         if qkv.is_cuda:
             from flashrib.model.attention.fused import window_attention_triton
 
-            return window_attention_triton(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate)
+            return window_attention_triton(
+                qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate, self.qkv_bias, self.gate_bias
+            )
         from flashrib.model.attention import window_attention
 
+        qkv = qkv + self.qkv_bias.to(qkv.dtype)
         out = window_attention(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift)
-        return out if gate is None else out * torch.sigmoid(gate)
+        if gate is None or self.gate_bias is None:
+            return out
+        return out * torch.sigmoid(gate + self.gate_bias.to(gate.dtype))
 
 
 class Convolution(nn.Module):

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from flashrib.model import deploy
 from flashrib.model.gpu.chain import ALIGNED, Chain
 from flashrib.model.gpu.head import build_head
-from flashrib.model.gpu.layers import Convolution, WindowAttention, affine
+from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 
 
 def gate_of(attention: deploy.Attention, dtype: torch.dtype) -> Chain | None:
-    """The pass from the normalised map to the gate's logits, if the attention has a gate."""
+    """The pass from the normalised map to the gate's logits without their bias, if the attention has a gate."""
     if attention.gate is None:
         return None
     taps = None if attention.gate_dwc is None else affine(attention.gate_dwc)
     width, inner = attention.gate.in_features, attention.gate.out_features
-    return Chain(dtype, width, inner, taps=taps, product=affine(attention.gate), keep_x=True)
+    return Chain(dtype, width, inner, taps=taps, product=biasless(attention.gate), keep_x=True)
 
 
 def attend(attention: WindowAttention, gate: Chain | None, inputs: list[Tensor]) -> Tensor:

@@ -66,7 +66,7 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool, other:
     batch, height, width, channels = source.shape
     out = torch.empty_like(source)
     strip = strip_for(channels)
-    strips = batch * triton.cdiv(height, strip.rows) * triton.cdiv(width, strip.columns)
+    strips = batch * triton.cdiv(height, strip.rows) * triton.cdiv(width, 2 * strip.pairs)
     wrap_triton(depthwise_kernel)[(strips, triton.cdiv(channels, strip.channels))](
         source,
         taps,
@@ -79,7 +79,7 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool, other:
         WIDTH=channels,
         FFN=ffn,
         TH=strip.rows,
-        TW=strip.columns,
+        PAIRS=strip.pairs,
         CHUNK=strip.channels,
         num_warps=strip.warps,
     )

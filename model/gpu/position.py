@@ -1,34 +1,33 @@
-"""Constants of an attention layer for the GPU: position codes of the least rank that says the same, computed in float64."""
+"""Constants of an attention layer for the GPU: position codes, computed in float64."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from flashrib.model.attention.tuning import power_of_two
 from flashrib.model.rib import position_codes
 
 
-def fold_rank(to_q: Tensor, to_k: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices (heads, M, R') with the same to_q @ to_k^T and R' = min(R, M).
+def constant_codes(rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor) -> tuple[Tensor, Tensor]:
+    """Position codes with the same bias, of the least memory for the channels that the kernel multiplies, a power of two.
 
-    The bias of a head is z to_q to_k^T z^T with z (N, M), so its rank is at most M = 32, while some presets have R = 34. The singular
-    value decomposition of the M x M product in the middle gives factors of that rank, of equal size on both sides.
+    The bias of a head is z to_q to_k^T z^T with z (N, M). Where the kernel takes M channels or more anyway, z itself is the code of
+    the keys, one for all heads, and z to_q to_k^T that of the queries: about half of the constants, also where R is above M (34 and 32
+    in some presets). Rounded to 16 bits the bias comes out as exact as from the codes of `position_codes`.
 
     Args:
-        to_q: (heads, M, R), float64.
-        to_k: (heads, M, R), float64.
+        rows: (Wh, M), see `flashrib.model.rib.position_codes`.
+        columns: (Ww, M).
+        to_q: (heads, M, R).
+        to_k: (heads, M, R).
+
+    Returns:
+        pos_q (heads, N, R') and pos_k (heads, N, R') or (1, N, R'), R' = a power of two, completed by zeros.
     """
-    if to_q.shape[2] <= to_q.shape[1]:
-        return to_q, to_k
-    left, values, right = torch.linalg.svd(to_q @ to_k.mT)
-    root = values.sqrt()[:, None]
-    return left * root, right.mT * root
-
-
-def constant_codes(
-    rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor, multiple: int = 8
-) -> tuple[Tensor, Tensor]:
-    """Evaluate the position codes, see `flashrib.model.rib.position_codes`, with R completed by zeros to a multiple of `multiple`."""
-    codes = position_codes(rows, columns, *fold_rank(to_q, to_k))
-    missing = -codes[0].shape[-1] % multiple
+    hidden, rank = to_q.shape[1:]
+    if power_of_two(rank) >= hidden:
+        to_q, to_k = to_q @ to_k.mT, torch.eye(hidden, dtype=to_k.dtype)[None]
+    codes = position_codes(rows, columns, to_q, to_k)
+    missing = power_of_two(codes[0].shape[-1]) - codes[0].shape[-1]
     pos_q, pos_k = (pad(c, (0, missing)) for c in codes)
     return pos_q, pos_k

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flashrib.model import deploy
 from flashrib.model.gpu.chain import Chain
-from flashrib.model.gpu.layers import Convolution, WindowAttention, affine
+from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
 
 
@@ -15,7 +15,7 @@ def begin_attention(attention: deploy.Attention) -> dict[str, Any]:
     """What the pass before an attention does for it: LayerNorm and qkv; the normalised map is kept where a gate reads it."""
     return {
         "norm": affine(attention.norm),
-        "following": affine(attention.qkv),
+        "following": biasless(attention.qkv),
         "keep_n": attention.gate is not None,
     }
 

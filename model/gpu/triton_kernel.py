@@ -53,56 +53,72 @@ def _store(pointers, column, real, value, WIDTH: tl.constexpr, CHUNK: tl.constex
 
 
 @triton.jit
+def _pixel(pointers, inside, there):
+    return tl.load(pointers, mask=inside & there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _finish(value, centre, other, out, target, wanted, FFN: tl.constexpr):
+    """Last steps of a pixel of the depthwise convolution."""
+    if FFN:
+        value = centre + _gelu(value)
+    if other is not None:
+        value += tl.load(other + target, mask=wanted, other=0.0).to(tl.float32)
+    tl.store(out + target, value.to(out.dtype.element_ty), mask=wanted)
+
+
+@triton.jit
 def depthwise_kernel(
-    source, taps, taps_bias, other, out, H, W, TAPS_STRIDE, WIDTH: tl.constexpr, FFN: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
+    source, taps, taps_bias, other, out, H, W, TAPS_STRIDE, WIDTH: tl.constexpr, FFN: tl.constexpr, TH: tl.constexpr, PAIRS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Depthwise 3x3 convolution, or the source + gelu of it, plus `other` if there is one; contiguous maps (B, H, W, WIDTH).
 
     taps (9, WIDTH), those of the next image TAPS_STRIDE further, and taps_bias (WIDTH) are float32 and completed to multiples of 64
-    channels by zeros. Grid: (B * ceil(H / TH) * ceil(W / TW), ceil(WIDTH / CHUNK)).
+    channels by zeros. Grid: (B * ceil(H / TH) * ceil(W / (2 * PAIRS)), ceil(WIDTH / CHUNK)).
 
-    A program goes down TH rows of TW pixels and reads every row once: its products go into the sums of three rows of the result.
+    A program goes down TH rows of PAIRS pairs of pixels and reads every row once: its products go into the sums of three rows of the
+    result. A pair (left, right) of pixels shares the four pixels that it reads, a to d.
     """
     PADDED: tl.constexpr = (WIDTH + 63) // 64 * 64
-    columns, rows = tl.cdiv(W, TW), tl.cdiv(H, TH)
+    columns, rows = tl.cdiv(W, 2 * PAIRS), tl.cdiv(H, TH)
     tile = tl.program_id(0)
-    x = (tile % columns * TW + tl.arange(0, TW))[:, None]
+    x = ((tile % columns * PAIRS + tl.arange(0, PAIRS)) * 2)[:, None]
     tile = tile // columns
     y = tile % rows * TH
-    c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)[None, :]
-    inside = (x < W) & (c < WIDTH)
-    left, right = inside & (x > 0), inside & (x < W - 1)
+    channel = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)[None, :]
+    in_b = (x < W) & (channel < WIDTH)
+    in_a, in_c, in_d = in_b & (x > 0), in_b & (x < W - 1), in_b & (x < W - 2)
     image = (tile // rows).to(tl.int64)
     start = (image * H + y) * W * WIDTH
-    place = x * WIDTH + c
+    place = x * WIDTH + channel
     t = ()
     for tap in tl.static_range(9):
-        t = t + (tl.load(taps + image * TAPS_STRIDE + tap * PADDED + c),)
-    bias = tl.load(taps_bias + c)
+        t = t + (tl.load(taps + image * TAPS_STRIDE + tap * PADDED + channel),)
+    bias = tl.load(taps_bias + channel)
 
-    below = tl.zeros((TW, CHUNK), tl.float32) + bias  # sums of the row of the result under the row that is read,
-    here = below  # and of the same row
-    centre = below
+    left_below = (
+        tl.zeros((PAIRS, CHUNK), tl.float32) + bias
+    )  # sums of the row of the result under the row that is read,
+    left_here = left_below  # and of the same row
+    right_below, right_here, left_centre, right_centre = left_below, left_below, left_below, left_below
     for r in tl.static_range(-1, TH + 1):
         there = (y + r >= 0) & (y + r < H)
         row = source + start + r * W * WIDTH + place
-        a = tl.load(row - WIDTH, mask=left & there, other=0.0).to(tl.float32)
-        b = tl.load(row, mask=inside & there, other=0.0).to(tl.float32)
-        d = tl.load(row + WIDTH, mask=right & there, other=0.0).to(tl.float32)
+        a, b = _pixel(row - WIDTH, in_a, there), _pixel(row, in_b, there)
+        c, d = _pixel(row + WIDTH, in_c, there), _pixel(row + 2 * WIDTH, in_d, there)
         if r >= 1:
-            value = here + a * t[6] + b * t[7] + d * t[8]
-            if FFN:
-                value = centre + _gelu(value)
-            wanted = inside & (y + r - 1 < H)
-            target = start + (r - 1) * W * WIDTH + place
-            if other is not None:
-                value += tl.load(other + target, mask=wanted, other=0.0).to(tl.float32)
-            tl.store(out + target, value.to(out.dtype.element_ty), mask=wanted)
+            target, wanted = start + (r - 1) * W * WIDTH + place, y + r - 1 < H
+            left = left_here + a * t[6] + b * t[7] + c * t[8]
+            right = right_here + b * t[6] + c * t[7] + d * t[8]
+            _finish(left, left_centre, other, out, target, in_b & wanted, FFN)
+            _finish(right, right_centre, other, out, target + WIDTH, in_c & wanted, FFN)
         if r >= 0:
-            here = below + a * t[3] + b * t[4] + d * t[5]
-        below = bias + a * t[0] + b * t[1] + d * t[2]
-        centre = b
+            left_here = left_below + a * t[3] + b * t[4] + c * t[5]
+            right_here = right_below + b * t[3] + c * t[4] + d * t[5]
+        left_below = bias + a * t[0] + b * t[1] + c * t[2]
+        right_below = bias + b * t[0] + c * t[1] + d * t[2]
+        left_centre, right_centre = b, c
 
 
 @triton.jit

@@ -16,10 +16,10 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """A program of `depthwise_kernel`: rows and columns of pixels, channels, warps."""
+    """A program of `depthwise_kernel`: rows and pairs of adjacent pixels, channels, warps."""
 
     rows: int
-    columns: int
+    pairs: int
     channels: int
     warps: int
 
@@ -39,4 +39,4 @@ def tile_for(dim: int, element_size: int, products: bool = True) -> Tile:
 
 def strip_for(channels: int) -> Strip:
     """Strip of a depthwise convolution: the rows share what they read, the chunk of channels wastes little of its last program."""
-    return Strip(8, 8, 64, 4) if channels > 2 * CHUNK else Strip(8, 32, 16, 4)
+    return Strip(4, 4, 64, 4) if channels > 2 * CHUNK else Strip(8, 16, 32, 4)

@@ -135,6 +135,23 @@ def test_gate(dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_biases_and_shared_codes(dtype: torch.dtype) -> None:
+    """Biases of q, k and v and of the gate by the kernel; one code of the keys for all heads."""
+    qkv, pos_q, pos_k = operands((2, 5, 7), 2, 30, 7, 20, dtype)
+    tensors = (qkv, pos_q, pos_k[:1])
+    qkv_bias, gate_bias = (torch.randn(60 * n, generator=seeded(n)) for n in (3, 1))
+    gate = torch.randn(2, 5, 7, 60, generator=seeded(5)).to(dtype)
+
+    def usual(t: torch.dtype) -> Tensor:
+        whole, codes = qkv.to(t) + qkv_bias.to(t), [codes.to(t) for codes in tensors[1:]]
+        return window_attention(whole, *codes, (4, 5), 2, form="reference", gate=gate.to(t) + gate_bias.to(t))
+
+    found = fused.window_attention_triton(*tensors, (4, 5), 2, (0, 0), gate, qkv_bias, gate_bias)
+    check(found, usual(torch.float64), usual(dtype))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("logit", [16, 60, 2000], ids="logit-{}".format)
 @pytest.mark.parametrize("token", [20, 35], ids="token-{}".format)
 def test_one_logit_far_above_the_others(token: int, logit: int, dtype: torch.dtype) -> None:
@@ -154,19 +171,23 @@ def test_one_logit_far_above_the_others(token: int, logit: int, dtype: torch.dty
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
-def test_gradients(gated: bool) -> None:
+@pytest.mark.parametrize("extra", [0, 1, 3], ids=["plain", "gated", "gated-with-biases"])
+def test_gradients(extra: int) -> None:
+    """Of q, k, v and the codes, and of the gate and both biases."""
     tensors = operands((2, 5, 7), 2, 16, 5, 24, torch.float32)
-    gate = torch.randn(2, 5, 7, 32, generator=seeded(7)) if gated else None
-    weights = torch.randn(2, 5, 7, 32, generator=seeded(8))
+    shapes = ((2, 5, 7, 32), (96,), (32,))[:extra]
+    extras = [torch.randn(*shape, generator=seeded(7 + i)) for i, shape in enumerate(shapes)]
+    weights = torch.randn(2, 5, 7, 32, generator=seeded(18))
     results = []
     for dtype in (torch.float32, torch.float64):
-        inputs = [t.to(dtype).requires_grad_() for t in (*tensors, *(() if gate is None else (gate,)))]
+        inputs = [t.to(dtype).requires_grad_() for t in (*tensors, *extras)]
         if dtype == torch.float32:
             out = fused.window_attention_triton(*inputs[:3], (4, 6), 2, (2, 3), *inputs[3:])
         else:
-            out = window_attention(*inputs[:3], (4, 6), 2, (2, 3), form="reference")
-            out = out * inputs[3].sigmoid() if gated else out
+            qkv = inputs[0] + (inputs[4] if extra == 3 else 0)
+            out = window_attention(qkv, *inputs[1:3], (4, 6), 2, (2, 3), form="reference")
+            if extra:
+                out = out * (inputs[3] + (inputs[5] if extra == 3 else 0)).sigmoid()
         results.append(torch.autograd.grad((out * weights.to(dtype)).sum(), inputs))
     for ours, exact in zip(*results, strict=True):
         assert ((ours - exact).abs().max() / exact.abs().max()).item() <= 1e-5

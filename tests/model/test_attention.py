@@ -83,6 +83,14 @@ def test_flash_attn_gets_what_it_wants(case: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("form", ["reference", "sdpa"])
+def test_one_code_of_the_keys_for_all_heads(form: str) -> None:
+    (qkv, pos_q, pos_k), window, heads, shift = operands("oblong-shifted", torch.float64)
+    shared = window_attention(qkv, pos_q, pos_k[:1], window, heads, shift, form=form)
+    repeated = window_attention(qkv, pos_q, pos_k[:1].repeat(heads, 1, 1), window, heads, shift, form="reference")
+    assert max_abs(shared, repeated) <= 1e-12
+
+
+@pytest.mark.parametrize("form", ["reference", "sdpa"])
 def test_gate_multiplies_by_its_sigmoid(form: str) -> None:
     tensors, window, heads, shift = operands("partial-shifted", torch.float64)
     plain = window_attention(*tensors, window, heads, shift, form=form)
@@ -123,10 +131,11 @@ def test_a_map_smaller_than_its_window_is_reflected_periodically() -> None:
         ((1, 8, 8, 25), (2, 64, 3), (2, 64, 3), (8, 8), 2, None, r"qkv \(1, 8, 8, 25\)"),
         ((1, 8, 8, 24), (3, 64, 3), (3, 64, 3), (8, 8), 2, None, r"pos_q \(3, 64, 3\)"),
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 4), (8, 8), 2, None, r"pos_k \(2, 64, 4\)"),
+        ((1, 8, 8, 36), (3, 64, 3), (2, 64, 3), (8, 8), 3, None, r"pos_k \(2, 64, 3\)"),
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 4), 2, None, r"window \(8, 4\)"),
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 8), 2, "none-such", "reference, sdpa, symbolic, triton, flash"),
     ],
-    ids=["channels", "heads", "ranks", "window", "form"],
+    ids=["channels", "heads", "ranks", "shared", "window", "form"],
 )
 def test_operands_that_do_not_belong_together(
     qkv: tuple[int, ...],

@@ -41,6 +41,22 @@ def test_attention(case: tuple[int, int, tuple[int, int], int, int, int], dtype:
     assert error <= 2 * allowed + torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("logit", [16, 60, 2000], ids="logit-{}".format)
+@pytest.mark.parametrize("window", [(8, 8), (16, 16), (48, 48)], ids=str)
+def test_one_logit_far_above_the_others(window: tuple[int, int], logit: int) -> None:
+    """All logits are 0 but those of one key, whose weight leaves float16: the kernel has to notice and repeat its work."""
+    height, width = window
+    qkv = torch.zeros(1, height, width, 3 * 32)
+    qkv[..., :32] = 1
+    qkv[0, height // 2 + 1, 3, 32:64] = logit / 32
+    qkv[..., 64:] = torch.randn(height, width, 32, generator=seeded(9))
+    codes = torch.zeros(1, height * width, 16)
+    args = [t.to("cuda", torch.float16) for t in (qkv, codes, codes)]
+    exact = window_attention(*(t.double() for t in args), window, 1, form="reference")
+    ours = window_attention(*args, window, 1).double()
+    assert (ours - exact).square().mean().sqrt() <= 1e-3 * exact.square().mean().sqrt()
+
+
 def test_session_equals_cpu(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_safetensors(tmp_path / "w.safetensors", build_model("sst-light", 2))

@@ -148,7 +148,9 @@ def test_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     deployed = gpu_network(network, torch.float32)
 
     def attention(self: layers.WindowAttention, qkv: Tensor, gate: Tensor | None) -> Tensor:
-        return window_attention_triton(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate)
+        return window_attention_triton(
+            qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate, self.qkv_bias, self.gate_bias
+        )
 
     monkeypatch.setattr(layers.WindowAttention, "forward", attention)
     for module in (chain_module, esc, head):
