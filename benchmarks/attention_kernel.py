@@ -78,7 +78,7 @@ def inputs(layer: Layer, size: tuple[int, int], folded: bool) -> tuple[Tensor, T
     return qkv.half(), (pos_q * rank**-0.5).half(), pos_k.half()
 
 
-def median(run: Callable[[], Any], repeat_ms: int = 60) -> float:
+def median(run: Callable[[], Any], repeat_ms: int = 20) -> float:
     """Median milliseconds of `run` in a CUDA graph, so that launches from Python do not count, neither the rival's nor ours."""
     with torch.cuda.stream(torch.cuda.Stream()):
         result: float = do_bench_cudagraph(run, rep=repeat_ms, return_mode="median")
@@ -156,20 +156,24 @@ def use(blocks: Blocks) -> None:
     fused.blocks_for = lambda *_: blocks  # type: ignore[assignment]  # takes any layer
 
 
-def compile_one(job: tuple[Layer, Blocks]) -> None:
-    """Compile a candidate into Triton's cache, in a process of its own."""
+def compile_one(job: tuple[Layer, Blocks | None]) -> None:
+    """Compile a layer into Triton's cache, in a process of its own; None: with the blocks of the table."""
     layer, blocks = job
-    use(blocks)
+    if blocks is not None:
+        use(blocks)
     try:
         ours(layer, (layer.side, layer.side))()
     except (RuntimeError, triton.runtime.errors.OutOfResources):
         return  # too much shared memory; the table leaves it out
 
 
-def tune(layers: list[Layer], size: tuple[int, int]) -> None:
-    jobs = list(itertools.product(layers, CANDIDATES))
+def compile_all(jobs: list[tuple[Layer, Blocks | None]]) -> None:
     with multiprocessing.get_context("spawn").Pool() as pool:
-        pool.map(compile_one, jobs, chunksize=4)
+        pool.map(compile_one, jobs, chunksize=2)
+
+
+def tune(layers: list[Layer], size: tuple[int, int]) -> None:
+    compile_all(list(itertools.product(layers, CANDIDATES)))
     for layer in layers:
         timed = sorted(measured(layer, size), key=lambda row: row[0])
         print(f"{layer}: " + ", ".join(f"{b} {1e3 * ms:.0f} us" for ms, b in timed[:4]), flush=True)
@@ -200,6 +204,7 @@ def main() -> int:
     if arguments.tune:
         tune(LAYERS, size)
         return 0
+    compile_all([(layer, None) for layer in LAYERS])
     kernel_table(LAYERS, size)
     stage_table(LAYERS, size)
     stage_table(LAYERS, (180, 320))

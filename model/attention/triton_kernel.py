@@ -198,7 +198,9 @@ def window_attention_kernel(
         total += tl.sum(p, 1)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
 
-    complete = tl.min((total < LIMIT).to(tl.int32))  # False for NaN; named, the axis is more than Triton 3.6 takes for sm_100
+    complete = tl.min(
+        (total < LIMIT).to(tl.int32)
+    )  # False for NaN; named, the axis is more than Triton 3.6 takes for sm_100
     if complete == 0:
         acc = tl.zeros((BM, DP), tl.float32)
         total = tl.zeros((BM,), tl.float32)

@@ -46,7 +46,7 @@ def chain(
         n,
         y,
         pixels,
-        LAYER_NORM_EPS,
+        EPS=LAYER_NORM_EPS,
         WIDTH=channels,
         DIM=dim,
         OUT=out_width,

@@ -26,7 +26,7 @@ def constant_codes(rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor) ->
     """
     hidden, rank = to_q.shape[1:]
     if power_of_two(rank) >= hidden:
-        to_q, to_k = to_q @ to_k.mT, torch.eye(hidden, dtype=to_k.dtype)[None]
+        to_q, to_k = to_q @ to_k.mT, torch.eye(hidden, dtype=to_k.dtype, device=to_k.device)[None]
     codes = position_codes(rows, columns, to_q, to_k)
     missing = power_of_two(codes[0].shape[-1]) - codes[0].shape[-1]
     pos_q, pos_k = (pad(c, (0, missing)) for c in codes)

@@ -123,8 +123,8 @@ def depthwise_kernel(
 
 @triton.jit
 def chain_kernel(
-    source, residual, weight, bias, gain, offset, next_weight, next_bias, x_out, n_out, y_out, pixels, EPS,
-    WIDTH: tl.constexpr, DIM: tl.constexpr, OUT: tl.constexpr, GELU: tl.constexpr, BM: tl.constexpr, CHUNK: tl.constexpr,
+    source, residual, weight, bias, gain, offset, next_weight, next_bias, x_out, n_out, y_out, pixels,
+    EPS: tl.constexpr, WIDTH: tl.constexpr, DIM: tl.constexpr, OUT: tl.constexpr, GELU: tl.constexpr, BM: tl.constexpr, CHUNK: tl.constexpr,
     STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """See `flashrib.model.gpu.chain.Chain`; contiguous maps. Grid: ceil(pixels / BM).
