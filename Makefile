@@ -11,7 +11,7 @@ demo: $(VENV)/runtime
 	$(BIN)/python benchmarks/demo.py
 
 test: $(VENV)/dev lint types
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

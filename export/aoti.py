@@ -122,9 +122,7 @@ def _compile(network: Network, package: Path, size: Side, options: PackageOption
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch to its own developers
         program = torch.export.export(module.to(device), (example,))
-        # Without this setting PyTorch 2.11 takes some convolutions' channels-last results for plain ones.
-        configs = {"force_layout_optimization": device == "cuda"}
-        aoti_compile_and_package(program, package_path=str(package), inductor_configs=configs)
+        aoti_compile_and_package(program, package_path=str(package))
         with full_float32(device):
             _compare(module, package, torch.rand_like(example), DIFFERENCES[options.precision])
 

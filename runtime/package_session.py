@@ -113,6 +113,8 @@ def _load(path: str | os.PathLike[str], content: bytes, size: Side, device: str)
     from torch._inductor import aoti_load_package
 
     index = -1 if device == "cpu" else int(device.removeprefix("cuda:"))
+    if device != "cpu":
+        import flashrib.model.gpu.convolution  # noqa: F401  # the operator that the package calls
     with one_line_errors(f"{path}: PyTorch cannot load this package on {device!r}"):
         # Without locks of its own the package can be recorded as a CUDA graph; a worker uses it from one thread at a time.
         loaded: Any = aoti_load_package(io.BytesIO(content), run_single_threaded=True, device_index=index)

@@ -1,10 +1,21 @@
 """What the whole suite shares: skipping with a reason what this machine cannot run."""
 
+import os
+
 import pytest
 
 from flashrib.runtime.cuda import find_gpu
 from flashrib.runtime.errors import FlashribError
 from tests.places import SHARED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every worker of pytest-xdist CPUs of its own: threads of two workers on the same CPUs wait for each other."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        os.sched_setaffinity(0, cpus[number::count] or cpus)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

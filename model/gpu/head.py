@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from flashrib.model.gpu.chain import up
+from flashrib.model.gpu.convolution import convolve
 from flashrib.model.gpu.dispatch import operators
 from flashrib.model.gpu.layers import Convolution, affine
 from flashrib.model.upsamplers import LEAKY_SLOPE, PixelShuffle, PixelShuffleDirect
@@ -102,21 +103,19 @@ class ShuffleHead(nn.Module):
             raise UsageError(f"this network needs pictures of at least 3x3 pixels, got {tuple(picture.shape)}")
         x = F.leaky_relu_(self.feature_conv(x) + self.feature_bias, LEAKY_SLOPE)
         y = self.conv(x)
-        images, result = x.permute(0, 3, 1, 2), y.permute(0, 3, 1, 2)
-        outputs = self.bias.numel()
         for index, (rows, columns) in enumerate(self.borders):
-            source, target = images, result[:, :outputs]
-            padding = [2, 2, 2, 2]  # left, right, top, bottom
-            for dim, sides in ((3, columns), (2, rows)):
+            source, target = x, y[..., : self.bias.numel()]
+            padding = [0, 0, 2, 2, 2, 2]  # nothing for channels, then left, right, top, bottom
+            for dim, sides in ((2, columns), (1, rows)):
                 # the first or last pixel needs itself and two neighbours inside; what lies outside is zero
-                last, first = source.shape[dim] - 1, 0 if dim == 3 else 2
+                last, first = source.shape[dim] - 1, 2 if dim == 2 else 4
                 if sides[0]:
                     source, target = source.narrow(dim, 0, 3), target.narrow(dim, 0, 1)
                     padding[first + 1] = 0
                 elif sides[1]:
                     source, target = source.narrow(dim, last - 2, 3), target.narrow(dim, last, 1)
                     padding[first] = 0
-            target.copy_(F.conv2d(pad(source, padding), self.border_weight[index], self.border_bias[index]))
+            target.copy_(convolve(pad(source, padding), self.border_weight[index], [0, 0]) + self.border_bias[index])
         enlarged: Tensor = operators(y).shuffle(y, self.bias, picture, self.scale)
         return enlarged
 

@@ -1,13 +1,13 @@
 """Layers of the GPU network: attention, 3x3 convolutions and the head, on channels-last maps."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from flashrib.model import deploy
 from flashrib.model.config import Window
 from flashrib.model.gpu.chain import ALIGNED, Affine, Product
+from flashrib.model.gpu.convolution import convolve
 from flashrib.model.gpu.position import constant_codes
 
 
@@ -75,9 +75,9 @@ class Convolution(nn.Module):
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         out, width, rows, columns = weight.shape
-        self.padding = (rows // 2, columns // 2)
+        self.padding = [rows // 2, columns // 2]
         weight = pad(weight.detach(), (0, 0, 0, 0, 0, -width % ALIGNED, 0, -out % ALIGNED))
         self.register_buffer("weight", weight.to(dtype, memory_format=torch.channels_last))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x.permute(0, 3, 1, 2), self.weight, padding=self.padding).permute(0, 2, 3, 1)
+        return convolve(x, self.weight, self.padding)

@@ -209,7 +209,7 @@ def test_a_package_that_computes_something_else_is_refused(
     """The compiler's result is another network's: nothing may be written."""
     import torch._inductor
 
-    def compile_(program: Any, package_path: str, inductor_configs: dict[str, Any]) -> None:
+    def compile_(program: Any, package_path: str) -> None:
         Path(package_path).write_bytes(b"machine code")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_)

@@ -53,6 +53,23 @@ def test_equals_the_training_form(case: str, size: tuple[int, int]) -> None:
     assert max_abs(run(gpu_network(network, torch.float64), picture), exact) <= BOUND * exact.abs().max()
 
 
+@pytest.mark.parametrize("case", ["shuffle-x2", "wide", "esc"])
+def test_exported(case: str) -> None:
+    """As packages take it: convolutions are an operator of our own, and the result is that of the network to the last bit."""
+    deployed, picture = (
+        gpu_network(small_network(CASES[case]), torch.float32),
+        torch.rand(1, 3, 16, 24, generator=seeded(5)),
+    )
+    with torch.no_grad():
+        program = torch.export.export(deployed, (picture,))
+        nodes = [node for node in program.graph.nodes if node.op == "call_function" and "conv" in str(node.target)]
+        own = [node for node in nodes if str(node.target) == "flashrib.gpu_convolution.default"]
+        assert own
+        for node in set(nodes) - set(own):  # on a GPU a kernel
+            assert (node.target, node.args[6] > 1) == (torch.ops.aten.conv2d.default, True), "not a depthwise one"
+        assert torch.equal(program.module()(picture), deployed(picture))
+
+
 def test_has_no_parameters_and_leaves_the_network_alone() -> None:
     network = small_network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
