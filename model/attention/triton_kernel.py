@@ -5,10 +5,10 @@ and the cyclic shift are arithmetic on addresses, nothing padded or cut into win
 a window are never queries. Scores are two dot products (content and position) in one accumulator; v keeps its own width.
 
 Softmax has two ways. The first subtracts from all logits of a query one fixed reference instead of a running maximum: the largest
-logit among the keys of one block next to it, plus 8 (base 2). So the largest weight is 2^-8 or more, exact enough in float16, and a
-logit may be 2^24 times above the reference before a weight leaves float16. Nothing is rescaled, and the matrix products of one block
-of keys overlap with the exponentials of the next. Where a logit does leave that range, the sum is not finite: the program sees that
-at its end and repeats its work with the online softmax (Milakov and Gimelshein, arXiv 1805.02867), so the result is right in any case.
+logit among the keys of one block next to it, which comes first, plus 8 (base 2). So the largest weight is 2^-8 or more, exact enough in
+float16, and a logit may lie almost 24 (base 2) above that one before a weight leaves float16. Nothing is rescaled, and the products of
+one block of keys overlap with the exponentials of the next. Where a weight does leave that range, so does their sum: the program sees
+that at its end and repeats its work with the online softmax (Milakov and Gimelshein, arXiv 1805.02867), so the result is right in any case.
 """
 
 import triton

@@ -97,10 +97,9 @@ def depthwise_kernel(
         t = t + (tl.load(taps + image * TAPS_STRIDE + tap * PADDED + channel),)
     bias = tl.load(taps_bias + channel)
 
-    left_below = (
-        tl.zeros((PAIRS, CHUNK), tl.float32) + bias
-    )  # sums of the row of the result under the row that is read,
-    left_here = left_below  # and of the same row
+    # sums of the row of the result under the row that is read, and of the same row
+    left_below = tl.zeros((PAIRS, CHUNK), tl.float32) + bias
+    left_here = left_below
     right_below, right_here, left_centre, right_centre = left_below, left_below, left_below, left_below
     for r in tl.static_range(-1, TH + 1):
         there = (y + r >= 0) & (y + r < H)
