@@ -163,7 +163,7 @@ def compile_one(job: tuple[Layer, Blocks | None]) -> None:
         use(blocks)
     try:
         ours(layer, (layer.side, layer.side))()
-    except (RuntimeError, triton.runtime.errors.OutOfResources):
+    except (RuntimeError, triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError):
         return  # too much shared memory; the table leaves it out
 
 
@@ -185,7 +185,7 @@ def measured(layer: Layer, size: tuple[int, int]) -> Iterator[tuple[float, Block
         use(blocks)
         try:
             yield median(ours(layer, size), 25), blocks
-        except (RuntimeError, triton.runtime.errors.OutOfResources):
+        except (RuntimeError, triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError):
             continue
         finally:
             fused.blocks_for = known

@@ -15,6 +15,7 @@ from torch import nn
 
 from flashrib.export.describe import describe_network
 from flashrib.export.engine.files import write_whole
+from flashrib.export.run_package import run_alone
 from flashrib.model.build import Network
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
@@ -128,11 +129,8 @@ def _compile(network: Network, package: Path, size: Side, options: PackageOption
 
 
 def _compare(module: nn.Module, package: Path, picture: torch.Tensor, bound: float) -> None:
-    """Refuse a package that computes something else than the network it was compiled from."""
-    from torch._inductor import aoti_load_package
-
-    compiled = aoti_load_package(str(package), run_single_threaded=True)
-    wanted, found = module(picture).double(), compiled(picture).double()
+    """Refuse a package that computes something else than the network it was compiled from, or that no new process can load."""
+    wanted, found = module(picture).double(), run_alone(package, picture).double()
     error = ((found - wanted).norm() / wanted.norm()).item()
     if not error <= bound:
         raise SessionError(

@@ -1,9 +1,10 @@
 """Block sizes of the fused kernel, as data: per compute capability, for the widths of a head and the number of tokens of a window.
 
-Rows of sm_90 are measured on an H200 (`benchmarks/attention_kernel.py --tune`; figures in BENCHMARKS.md). The rows of the other
-capabilities are **reasoned, not measured**: without Hopper's warpgroup products (80, 86, 87, 89, 120, and 110, for which Triton 3.6
-uses the older ones) scores stay in registers, and blocks of 32 keys leave room for two programs of 8 warps; 100 keeps accumulators in
-tensor memory, 128 rows at a time. `docs/plugin.md` lists registers and shared memory of all of them.
+Rows of sm_90 are measured on an H200 and an H100 (`benchmarks/attention_kernel.py --tune`; figures in BENCHMARKS.md), except that heads of
+32 channels with ranks up to 16 share the rows of higher ranks from 2304 tokens on. The rows of the other capabilities are **reasoned,
+not measured**: without Hopper's warpgroup products (80, 86, 87, 89, 120, and 110, for which Triton 3.6 uses the older ones) scores stay
+in registers, and blocks of 32 keys leave room for two programs of 8 warps; 100 keeps accumulators in tensor memory, 128 rows at a time.
+`docs/plugin.md` lists registers and shared memory of all of them.
 """
 
 import dataclasses
@@ -32,31 +33,37 @@ class Blocks:
 # (least tokens of a window, blocks), ascending; the last row that fits counts.
 Rows = tuple[tuple[int, Blocks], ...]
 
-_HOPPER_NARROW: Rows = (
+_HOPPER_16_16: Rows = (
     (0, Blocks(64, 32, 4, 3)),
     (256, Blocks(128, 32, 4, 3, 96)),
     (1024, Blocks(64, 64, 4, 3, 80)),
     (2304, Blocks(128, 64, 8, 3, 72)),
 )
+_HOPPER_16: Rows = (
+    (0, Blocks(64, 32, 4, 3)),
+    (256, Blocks(128, 32, 4, 3, 96)),
+    (1024, Blocks(128, 64, 8, 3, 80)),
+    (4096, Blocks(128, 64, 4, 3, 128)),
+)
 _HOPPER_WIDE: Rows = (
     (0, Blocks(64, 32, 4, 3)),
     (256, Blocks(128, 32, 4, 3, 96)),
     (1024, Blocks(128, 64, 8, 3, 80)),
+    (2304, Blocks(128, 64, 8, 4, 80)),
 )
 _AMPERE: Rows = ((0, Blocks(64, 64, 4, 2)), (256, Blocks(128, 32, 8, 2)))
 _BLACKWELL_SERVER: Rows = ((0, Blocks(64, 64, 4, 2)), (256, Blocks(128, 64, 8, 2)))
 
-NARROW = 32  # head width plus rank, as the kernel pads them, up to which the first of the two tables counts
-
-TABLE: dict[int, tuple[Rows, Rows]] = {
-    80: (_AMPERE, _AMPERE),
-    86: (_AMPERE, _AMPERE),
-    87: (_AMPERE, _AMPERE),
-    89: (_AMPERE, _AMPERE),
-    90: (_HOPPER_NARROW, _HOPPER_WIDE),
-    100: (_BLACKWELL_SERVER, _AMPERE),
-    110: (_AMPERE, _AMPERE),
-    120: (_AMPERE, _AMPERE),
+# Heads of 16 channels with ranks up to 16, heads of 16 channels with higher ranks, wider heads; as the kernel pads them.
+TABLE: dict[int, tuple[Rows, Rows, Rows]] = {
+    80: (_AMPERE, _AMPERE, _AMPERE),
+    86: (_AMPERE, _AMPERE, _AMPERE),
+    87: (_AMPERE, _AMPERE, _AMPERE),
+    89: (_AMPERE, _AMPERE, _AMPERE),
+    90: (_HOPPER_16_16, _HOPPER_16, _HOPPER_WIDE),
+    100: (_BLACKWELL_SERVER, _AMPERE, _AMPERE),
+    110: (_AMPERE, _AMPERE, _AMPERE),
+    120: (_AMPERE, _AMPERE, _AMPERE),
 }
 CAPABILITIES = tuple(TABLE)
 
@@ -77,12 +84,12 @@ def blocks_for(capability: int, head_dim: int, rank: int, tokens: int, element_s
         element_size: bytes of an element, 2 or 4.
     """
     known = max((c for c in CAPABILITIES if c <= capability), default=CAPABILITIES[0])
-    width = power_of_two(head_dim) + power_of_two(rank)
-    rows = TABLE[known][width > NARROW]
+    head, code = power_of_two(head_dim), power_of_two(rank)
+    rows = TABLE[known][2 if head > 16 else 1 if code > 16 else 0]
     blocks = [b for least, b in rows if tokens >= least][-1]
     most = power_of_two(tokens)
     queries, keys = min(blocks.queries, max(most, 64)), min(blocks.keys, most)
-    if element_size == 4 or width > 128:
+    if element_size == 4 or head + code > 128:
         queries, keys = min(queries, 64), min(keys, 32)  # elements twice as wide, or twice as many, need the registers
         return Blocks(queries, keys, 4, min(blocks.stages, 2))
     return Blocks(queries, keys, blocks.warps, blocks.stages, blocks.registers)

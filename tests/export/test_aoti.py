@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch._inductor
 
 from flashrib.export import aoti
 from flashrib.export.aoti import PackageOptions, build_package
@@ -203,18 +206,38 @@ def test_options_of_the_other_kind(
     assert message in capsys.readouterr().err
 
 
+def compile_nothing(program: Any, package_path: str) -> None:
+    Path(package_path).write_bytes(b"machine code")
+
+
 def test_a_package_that_computes_something_else_is_refused(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compiler's result is another network's: nothing may be written."""
-    import torch._inductor
-
-    def compile_(program: Any, package_path: str) -> None:
-        Path(package_path).write_bytes(b"machine code")
-
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_)
-    other: Any = lambda path, run_single_threaded: lambda x: torch.rand(1, 3, 2 * x.shape[2], 2 * x.shape[3])  # noqa: E731
-    monkeypatch.setattr(torch._inductor, "aoti_load_package", other)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    monkeypatch.setattr(aoti, "run_alone", lambda package, x: torch.rand(1, 3, 2 * x.shape[2], 2 * x.shape[3]))
     with pytest.raises(SessionError, match="compiled this network into something else"):
+        build_package(checkpoint, tmp_path / "p.pt2", CPU)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}
+
+
+def test_a_package_that_a_new_process_cannot_load_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    with pytest.raises(SessionError, match="does not run in a new process, so nothing was written: ") as caught:
+        build_package(checkpoint, tmp_path / "p.pt2", CPU)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}
+
+
+def test_a_package_that_ends_its_process_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    crash = f"import os, signal; os.kill(os.getpid(), signal.{signal.SIGSEGV.name})"
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: run([command[0], "-c", crash], **options))
+    with pytest.raises(SessionError, match=r"ends any process that loads it \(SIGSEGV\), .* environment variable CXX"):
         build_package(checkpoint, tmp_path / "p.pt2", CPU)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}
