@@ -150,8 +150,9 @@ class Block(nn.Module):
         )
         self.conv = Convolution(block.conv.weight, dtype)
 
-    def forward(self, u: Tensor) -> Tensor:
-        inputs = self.begin([u])
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """First half of the FFN, taken out of the list -> the block's result without its residual."""
+        inputs = self.begin([inputs.pop()])
         inputs = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
         for layer in self.layers:
             inputs = layer(inputs)
@@ -169,7 +170,7 @@ class GpuESC(GpuNetwork):
         self.blocks = nn.ModuleList(Block(dtype, block, kernel) for block in blocks)
 
     def block(self, index: int, inputs: list[Tensor]) -> Tensor:
-        y: Tensor = self.blocks[index](inputs[1])
+        y: Tensor = self.blocks[index](inputs)
         return y
 
     def forward(self, picture: Tensor) -> Tensor:

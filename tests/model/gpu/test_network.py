@@ -1,6 +1,7 @@
 """The network for GPUs equals the training form: its wiring on the CPU in float64, its kernels on a GPU in fp16 and bf16."""
 
 import dataclasses
+import weakref
 from typing import Any
 
 import pytest
@@ -51,6 +52,19 @@ def test_equals_the_training_form(case: str, size: tuple[int, int]) -> None:
     picture = torch.rand(2, 3, *size, generator=seeded(1), dtype=torch.float64)
     exact = run(network.upscale, picture)
     assert max_abs(run(gpu_network(network, torch.float64), picture), exact) <= BOUND * exact.abs().max()
+
+
+def test_a_map_is_freed_after_its_last_use() -> None:
+    """ESC's blocks begin with a map as wide as the FFN: it is gone when attention runs, where memory is at its peak."""
+    deployed: Any = gpu_network(small_network(CASES["esc-layer-norms"]).double(), torch.float64)
+    made: list[weakref.ref[Tensor]] = []
+    kept: list[bool] = []
+    for join in deployed.joins[:-1]:
+        join.register_forward_hook(lambda module, inputs, outputs: made.append(weakref.ref(outputs[-1])))
+    for block in deployed.blocks:
+        block.attention.register_forward_pre_hook(lambda module, inputs: kept.append(made[-1]() is not None))
+    run(deployed, torch.rand(1, 3, 16, 18, dtype=torch.float64))
+    assert kept == [False, False]
 
 
 @pytest.mark.parametrize("case", ["shuffle-x2", "wide", "esc"])
