@@ -22,6 +22,8 @@ def run_alone(package: Path, picture: torch.Tensor) -> torch.Tensor:
     Raises:
         SessionError: the package cannot be loaded or run there.
     """
+    if picture.is_cuda:
+        torch.cuda.empty_cache()  # the other process needs memory too
     with tempfile.TemporaryDirectory(prefix="flashrib-") as folder:
         given, found = Path(folder) / "picture.pt", Path(folder) / "result.pt"
         torch.save(picture, given)
