@@ -22,11 +22,14 @@ from flashrib.model import PRESETS, build_model
 from flashrib.model.gpu import gpu_network, operators
 from flashrib.model.gpu.chain import Chain
 from flashrib.model.gpu.sst import GpuSST, Layer
-from flashrib.model.gpu.tuning import Strip, Tile
+from flashrib.model.gpu.tuning import CHUNK, Strip, Tile
 
 BYTES = 4.3e12  # per second, measured on an H200
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 TILES = [
+    Tile(64, 4, 1),
+    Tile(128, 4, 1),
+    Tile(128, 8, 1),
     Tile(64, 4, 2),
     Tile(64, 4, 3),
     Tile(64, 4, 4),
@@ -37,9 +40,8 @@ TILES = [
     Tile(32, 4, 3),
 ]
 STRIPS = [
-    Strip(4, 4, 64, 4), Strip(4, 8, 64, 4), Strip(8, 4, 64, 4), Strip(8, 8, 64, 4), Strip(8, 8, 64, 8), Strip(16, 4, 64, 4),
-    Strip(16, 8, 64, 8),
-    Strip(8, 16, 32, 4), Strip(8, 8, 32, 4), Strip(8, 8, 32, 2), Strip(16, 8, 32, 4), Strip(8, 16, 16, 4), Strip(8, 4, 32, 2),
+    Strip(4, 4, 64, 4), Strip(4, 8, 64, 4), Strip(8, 4, 64, 4), Strip(6, 4, 64, 4), Strip(8, 2, 64, 2), Strip(4, 8, 64, 8),
+    Strip(8, 16, 32, 4), Strip(8, 8, 32, 4), Strip(4, 16, 32, 4), Strip(8, 4, 32, 2), Strip(8, 16, 16, 4), Strip(4, 16, 16, 4),
 ]  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def passes(layer: Layer, last: Layer, maps: Maps) -> Iterator[tuple[str, Callabl
     gate: Any = layer.gate
     yield "gate: depthwise, product", lambda: gate([n]), 3 * dim + inner
     yield "attention", lambda: layer.attention(qkv, logits), 5 * inner
-    layer.middle.consume = layer.end.consume = last.end.consume = False  # or x would grow from run to run
+    still(layer.middle, layer.end, last.end)
     yield "product, sum, norm, product, gelu", lambda: layer.middle([o, x]), inner + 2 * dim + hidden
     yield (
         "depthwise, product, sum, norm, qkv",
@@ -81,6 +83,13 @@ def passes(layer: Layer, last: Layer, maps: Maps) -> Iterator[tuple[str, Callabl
         3 * hidden + 3 * dim + (dim if layer.end.split else 0) + 3 * inner,
     )
     yield "depthwise, product, sum", lambda: last.end([u, x]), 3 * hidden + 2 * dim
+
+
+def still(*chains: Chain) -> None:
+    """Products that are added in place add nothing, or x would grow from run to run."""
+    for chain in chains:
+        if chain.in_place:
+            chain.sum_weight.zero_()
 
 
 def pass_table(name: str, network: GpuSST, maps: Maps) -> None:
@@ -105,17 +114,20 @@ def tune(name: str, network: GpuSST, maps: Maps) -> None:
     chains = {"product, sum, norm, product, gelu": lambda: layer.middle([o, x])}
     taps, layer.end.taps = layer.end.taps, None  # the chain alone
     chains["product, sum, norm, qkv"] = lambda: layer.end([u, x])
-    layer.middle.consume = layer.end.consume = False
-    tile_for, strip_for = operators.tile_for, operators.strip_for
+    still(layer.middle, layer.end)
+    tile_for, wide_tile_for, strip_for = operators.tile_for, operators.wide_tile_for, operators.strip_for
     for label, run in chains.items():
         times = {}
         for tile in TILES:
-            operators.tile_for = lambda dim, size, products=True, tile=tile: (
-                tile if products else tile_for(dim, size, False)
-            )  # type: ignore[misc]  # the default binds the loop's variable
+            operators.tile_for = lambda width, out, size, tile=tile: tile  # type: ignore[misc]  # the default binds the loop's variable
+            operators.wide_tile_for = lambda dim, out, size, tile=tile: (  # type: ignore[misc]  # as above
+                tile if out else wide_tile_for(dim, out, size)
+            )
             times[tile] = attempt(run)
-        operators.tile_for = tile_for
-        print(f"{name}, {label}: {listed(times, tile_for(layer.middle.dim, 2))}", flush=True)
+        operators.tile_for, operators.wide_tile_for = tile_for, wide_tile_for
+        width, out = (inner, layer.middle.out_width) if "gelu" in label else (hidden, layer.end.out_width)
+        now = wide_tile_for(dim, out, 2) if dim > CHUNK else tile_for(width, out, 2)
+        print(f"{name}, {label}: {listed(times, now)}", flush=True)
     layer.end.taps = taps
     for (label, run), width in zip(depthwise.items(), (dim, hidden), strict=True):
         times = {}

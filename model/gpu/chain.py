@@ -28,11 +28,11 @@ class Chain(nn.Module):
         y = n @ next_weight + next_bias, or its gelu
 
     Maps are as wide as their channels completed to a multiple of 8; the channels added are zero everywhere. The depthwise step is a
-    pass of its own. The others are one, but for products that the library does faster: one with nothing around it, and those of wide
-    maps (more than 64 channels), the first one where a LayerNorm follows, the second one where no gelu does.
+    pass of its own. The others are one up to 64 channels (`operators.chain`), but for a product with nothing around it. Above that
+    the library does the first product and the second one where no gelu follows, and `operators.wide` the rest.
 
-    The library adds the residual to a product but not also a bias. So an x that it made lacks a constant, which the pass that reads it
-    adds; the bias of a product is the only thing that is ever missing.
+    The library adds a product to a map in place, but not also a bias. So the residual may be a map that has the biases of the products
+    to come already, which the passes that read it in between subtract: see `ahead` and `start`.
 
     Args:
         dtype: of weights and maps; biases, taps and statistics are float32.
@@ -46,17 +46,15 @@ class Chain(nn.Module):
         following: weight (out, dim) and bias (out) or None of the second product.
         gelu: y is passed through gelu.
         keep_x, keep_n: x and n are wanted.
-        lacking: (dim), what the residual lacks; None: nothing.
-        consume: x may take the place of the residual in memory.
-
-    Attributes:
-        lacking: (dim), what the x that is returned lacks; None: nothing.
+        ahead: (dim), what the residual has more than it should, the bias of `product` included. x takes its place in memory and has
+            this more, without that bias. None: nothing; only above 64 channels.
+        start: (dim), x + start is wanted too, for products to come. None: not; only above 64 channels and without a product.
     """
 
     linear_weight: Tensor
     linear_bias: Tensor | None
     sum_weight: Tensor
-    lacking: Tensor | None
+    sum_bias: Tensor | None
 
     def __init__(
         self,
@@ -73,38 +71,44 @@ class Chain(nn.Module):
         gelu: bool = False,
         keep_x: bool = False,
         keep_n: bool = False,
-        lacking: Tensor | None = None,
-        consume: bool = False,
+        ahead: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.dim, self.ffn, self.gelu, self.keep_x, self.keep_n = dim, ffn, gelu, keep_x, keep_n
         self.out_width = 0 if following is None else up(following[0].shape[0])
         self._vector("taps", None if taps is None else taps[0].flatten(1).T)
         self._vector("taps_bias", None if taps is None else taps[1])
-        # products for the library: (out, in) and the bias in the same dtype
+        self.wide, self.normed = dim > CHUNK, norm is not None
         self.plain = product is not None and norm is None and following is None
-        self.sum = product is not None and norm is not None and dim > CHUNK
-        self.split = following is not None and not gelu and dim > CHUNK
-        self.consume = consume
-        self._matrix("weight", None if self.sum else product, dtype)
+        self.in_place = ahead is not None
+        # products for the library: (out, in) and the bias in the same dtype
+        first = product if self.wide else None
+        self.split = self.wide and following is not None and not gelu
+        if first is not None and ahead is not None:
+            first = first[0], None
+        self._library("sum_weight", "sum_bias", first, dtype)
+        alone = product if self.plain else following if self.split else None
+        self._library("linear_weight", "linear_bias", alone, dtype)
+        # what the kernels do
+        self._matrix("weight", None if self.wide else product, dtype)
         if product is not None:
             bias = product[1]
         bias = torch.zeros(dim) if bias is None else bias.detach()
-        bias = bias if lacking is None else bias + lacking
-        self.lacking = bias if self.sum else None
+        if self.wide and product is not None:
+            bias = torch.zeros(dim) if ahead is None else bias - ahead
         self._vector("bias", bias)
+        self._vector("start", start)
         self._vector("gain", None if norm is None else norm[0])
         self._vector("offset", None if norm is None else norm[1])
-        self._matrix("next_weight", following, dtype)
-        next_bias = None if following is None else following[1]
-        if following is not None and next_bias is None:
+        inside = None if self.split else following
+        self._matrix("next_weight", inside, dtype)
+        next_bias = None if inside is None else inside[1]
+        if inside is not None and next_bias is None:
             next_bias = torch.zeros(self.out_width)
         self._vector("next_bias", next_bias)
-        self._library("sum_weight", None, product if self.sum else None, dtype)
-        alone = product if self.plain else following if self.split else None
-        self._library("linear_weight", "linear_bias", alone, dtype)
 
-    def _library(self, weight: str, bias: str | None, layer: Product | None, dtype: torch.dtype) -> None:
+    def _library(self, weight: str, bias: str, layer: Product | None, dtype: torch.dtype) -> None:
         """Keep a layer as the library takes it: (out, in), both completed to multiples of 8 by zeros."""
         matrix, vector = None, None
         if layer is not None:
@@ -112,8 +116,7 @@ class Chain(nn.Module):
             matrix = pad(layer[0].detach(), (0, columns, 0, rows)).to(dtype).contiguous()
             vector = None if layer[1] is None else pad(layer[1].detach(), (0, rows)).to(dtype)
         self.register_buffer(weight, matrix)
-        if bias is not None:
-            self.register_buffer(bias, vector)
+        self.register_buffer(bias, vector)
 
     def _vector(self, name: str, value: Tensor | None) -> None:
         if value is not None:
@@ -128,7 +131,7 @@ class Chain(nn.Module):
         self.register_buffer(name, value)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Source (B, H, W, width) and, if there is one, residual (B, H, W, dim) -> those of x, n and y that are wanted, in this order.
+        """Source (B, H, W, width) and, if there is one, residual (B, H, W, dim) -> those of x, x + start, n and y that are wanted.
 
         Maps are taken out of the list, so that each is freed after its last use.
         """
@@ -138,10 +141,8 @@ class Chain(nn.Module):
             source = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn, None)
         if self.plain and residual is None:
             return [F.linear(source, self.linear_weight, self.linear_bias)]
-        x = None
-        if self.sum:
-            source = x = self._sum(source, residual)
-            residual = None
+        if self.wide:
+            return self._wide(source, residual)
         outputs: list[Tensor] = operators(source).chain(
             source,
             residual,
@@ -149,27 +150,46 @@ class Chain(nn.Module):
             self.bias,
             self.gain,
             self.offset,
-            None if self.split else self.next_weight,
-            None if self.split else self.next_bias,
+            self.next_weight,
+            self.next_bias,
             self.dim,
-            0 if self.split else self.out_width,
+            self.out_width,
             self.gelu,
-            self.keep_x and x is None,
-            self.keep_n or self.split,
+            self.keep_x,
+            self.keep_n,
         )
-        if self.keep_x and x is not None:
-            outputs.insert(0, x)
-        if self.split:
-            y = F.linear(outputs[-1], self.linear_weight, self.linear_bias)
-            outputs = [*(outputs if self.keep_n else outputs[:-1]), y]
         return outputs
 
-    def _sum(self, source: Tensor, residual: Tensor | None) -> Tensor:
-        """source @ weight + residual, by the library."""
-        if residual is None:
-            return F.linear(source, self.sum_weight)
-        flat, weight = source.flatten(0, 2), self.sum_weight.T
-        if not self.consume:
-            return torch.addmm(residual.flatten(0, 2), flat, weight).view(residual.shape)
-        residual.flatten(0, 2).addmm_(flat, weight)
-        return residual
+    def _wide(self, source: Tensor, residual: Tensor | None) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        keep_x = self.keep_x
+        if self.sum_weight is not None:
+            if self.in_place:
+                assert residual is not None
+                residual.flatten(0, 2).addmm_(source.flatten(0, 2), self.sum_weight.T)
+                source, residual = residual, None
+                if keep_x:
+                    outputs, keep_x = [source], False
+            else:
+                source = F.linear(source, self.sum_weight, self.sum_bias)
+        if keep_x or self.normed or self.next_weight is not None:
+            keep_n = self.normed and (self.keep_n or self.split)
+            outputs += operators(source).wide(
+                source,
+                residual,
+                self.bias,
+                self.start,
+                self.gain,
+                self.offset,
+                self.next_weight,
+                self.next_bias,
+                self.dim,
+                0 if self.split else self.out_width,
+                keep_x,
+                keep_n,
+            )
+        if self.split:
+            outputs.append(F.linear(outputs[-1], self.linear_weight, self.linear_bias))
+            if self.normed and not self.keep_n:
+                del outputs[-2]
+        return outputs

@@ -8,7 +8,7 @@ from flashrib.model.gpu import reference
 
 
 def operators(x: Tensor) -> ModuleType:
-    """The module with `chain`, `depthwise` and `shuffle` for the device of `x`: kernels on a CUDA GPU, their definitions elsewhere."""
+    """The module with the network's operators for the device of `x`: kernels on a CUDA GPU, their definitions elsewhere."""
     if not x.is_cuda:
         return reference
     from flashrib.model.gpu import operators as kernels  # Triton is not everywhere

@@ -3,27 +3,28 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from flashrib.model import deploy
 from flashrib.model.esc import pad_to_windows
+from flashrib.model.gpu import reference
 from flashrib.model.gpu.chain import Chain, up
 from flashrib.model.gpu.dispatch import operators
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
 from flashrib.model.gpu.tuning import CHUNK
 
-GROUP_CHANNELS = 64  # a convolution of 16 channels is one of 64 on groups of 4 pixels, which matrix units like
+GROUP_CHANNELS = 64  # outputs of the convolution of groups, which matrix units like
 
 
 class GroupedConvolution(nn.Module):
     """Convolution of few channels, as one of groups of adjacent pixels of a row: (B, H, W, P) -> (B, H, W, P).
 
-    A channels-last map with g pixels of P channels is one with g*P channels, without a copy. Pixel i of group X takes pixel j of
-    group X + d by the tap g*d + j - i of the kernel, so the kernel of the groups is a banded one with zeros where there is no tap.
-    A width that is no multiple of g takes the plain convolution.
+    A channels-last map with g pixels of P channels is one with g*P channels, without a copy. A group of g pixels of the result is
+    computed from groups of g/2 of the source with a stride of 2: its pixel i takes pixel j of the source's group d by the tap
+    g/2*(d - before) + j - i + half of the kernel, `before` groups ahead of it, so the kernel of the groups is a banded one with zeros
+    where there is no tap. A width that is no multiple of g takes the plain convolution.
     """
 
     def __init__(self, kernel: Tensor, dtype: torch.dtype) -> None:
@@ -32,24 +33,25 @@ class GroupedConvolution(nn.Module):
         self.plain = Convolution(kernel, dtype)
         self.width = up(channels)
         self.group = g = max(GROUP_CHANNELS // self.width, 1)
-        half = side // 2
-        reach = (half + g - 1) // g
-        wide = kernel.new_zeros(g, self.width, g, self.width, side, 2 * reach + 1)
+        self.step = max(g // 2, 1)
+        stride, half = g // self.step, side // 2
+        before = -(-half // self.step)
+        columns = 2 * before + stride
+        wide = kernel.new_zeros(g, self.width, self.step, self.width, side, columns)
         for i in range(g):
-            for j in range(g):
-                for d in range(-reach, reach + 1):
-                    tap = g * d + j - i + half
+            for j in range(self.step):
+                for d in range(columns):
+                    tap = self.step * (d - before) + j - i + half
                     if 0 <= tap < side:
-                        wide[i, :channels, j, :channels, :, d + reach] = kernel[..., tap]
-        self.wide = Convolution(wide.flatten(0, 1).flatten(1, 2), dtype)
+                        wide[i, :channels, j, :channels, :, d] = kernel[..., tap]
+        self.wide = Convolution(wide.flatten(0, 1).flatten(1, 2), dtype, (before, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
         if width % self.group:
             y: Tensor = self.plain(x)
             return y
-        groups = x.contiguous().view(batch, height, width // self.group, self.group * channels)
-        y = self.wide(groups)
+        y = self.wide(x.contiguous().view(batch, height, width // self.step, self.step * channels))
         return y.reshape(batch, height, width, channels)
 
 
@@ -67,6 +69,10 @@ class ConvLayer(nn.Module):
     expand_weight: Tensor
     expand_bias: Tensor
     no_bias: Tensor
+    passed_weight: Tensor
+    passed_bias: Tensor
+    head_weight: Tensor
+    head_bias: Tensor
 
     def __init__(
         self,
@@ -79,20 +85,20 @@ class ConvLayer(nn.Module):
         super().__init__()
         self.dtype, self.kernel = dtype, kernel
         self.dim, self.pdim = dim, pdim = layer.dim, layer.pdim
-        hidden = layer.ffn.proj.out_features
         weight, bias = affine(layer.ffn.last)
-        self.passed = Chain(dtype, hidden, dim, product=(weight[:dim], bias[:dim]), keep_x=True)
-        self.head = Chain(dtype, hidden, pdim, product=(weight[dim:], bias[dim:]), keep_x=True)
+        for name, rows in (("passed", slice(dim)), ("head", slice(dim, None))):
+            self.register_buffer(f"{name}_weight", completed(completed(weight[rows]).T).to(dtype).contiguous())
+            self.register_buffer(f"{name}_bias", completed(bias[rows]).float())
         taps, taps_bias = affine(layer.ffn.dwc)
         for name, value in (("taps", taps.flatten(1).T), ("taps_bias", taps_bias)):
-            self.register_buffer(name, pad(value, (0, -hidden % CHUNK)).float().contiguous())
+            self.register_buffer(name, completed(value).float().contiguous())
         weight, bias = affine(layer.squeeze)
-        self.register_buffer("squeeze_weight", weight.float())
+        self.register_buffer("squeeze_weight", weight.float().contiguous())
         self.register_buffer("squeeze_bias", bias.float())
         weight, bias = affine(layer.expand)  # outputs as the depthwise kernel takes taps: (9, channels completed)
-        more = (0, -pdim % CHUNK)
-        self.register_buffer("expand_weight", pad(weight.view(pdim, 9, -1).permute(2, 1, 0), more).flatten(1).T.float())
-        self.register_buffer("expand_bias", pad(bias.view(pdim, 9).T, more).flatten().float())
+        weight, bias = completed(weight.view(pdim, 9, -1).permute(2, 1, 0)), completed(bias.view(pdim, 9).T)
+        self.register_buffer("expand_weight", weight.flatten(1).T.float().contiguous())
+        self.register_buffer("expand_bias", bias.flatten().float())
         self.register_buffer("no_bias", torch.zeros(up(pdim, CHUNK)))
         product = (layer.aggr.weight.detach(), torch.zeros(dim, dtype=torch.float64))
         if following is None:
@@ -100,20 +106,26 @@ class ConvLayer(nn.Module):
         else:
             self.end = Chain(dtype, pdim, dim, product=product, keep_x=True, **half_ffn(following.ffn))
 
-    def dynamic_taps(self, head: Tensor) -> Tensor:
-        """Taps (B, 9, P completed to a multiple of 64), float32, from the mean of the map `head` (B, H, W, P)."""
-        mean = head[..., : self.pdim].mean((1, 2), dtype=torch.float32)
-        inner = F.gelu(F.linear(mean, self.squeeze_weight, self.squeeze_bias))
-        return F.linear(inner, self.expand_weight, self.expand_bias).view(len(mean), 9, -1)
-
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         u, x = inputs.pop(), inputs.pop()
         u = operators(u).depthwise(u, self.taps, self.taps_bias, True, None)
-        (x,) = self.passed([u, x])
-        (head,) = self.head([u])
-        mixed = operators(u).depthwise(head, self.dynamic_taps(head), self.no_bias, False, self.kernel(head))
+        fork = operators(u).fork if max(self.dim, self.pdim) <= CHUNK else reference.fork
+        x, head, sums = fork(
+            u, x, self.passed_weight, self.passed_bias, self.head_weight, self.head_bias, self.dim, self.pdim
+        )
+        del u
+        pixels = head.shape[1] * head.shape[2]
+        taps = operators(head).taps(
+            sums, self.squeeze_weight, self.squeeze_bias, self.expand_weight, self.expand_bias, pixels
+        )
+        mixed = operators(head).depthwise(head, taps, self.no_bias, False, self.kernel(head))
         result: list[Tensor] = self.end([mixed, x])
         return result
+
+
+def completed(value: Tensor) -> Tensor:
+    """`value` with its last dimension completed to a multiple of 64 by zeros, as the kernels take it."""
+    return pad(value, (0, -value.shape[-1] % CHUNK))
 
 
 def half_ffn(ffn: deploy.FFN) -> dict[str, Any]:

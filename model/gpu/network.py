@@ -66,9 +66,11 @@ class GpuNetwork(nn.Module, ABC):
     def forward(self, picture: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, rH, rW), same dtype."""
         image = nn.functional.pad(picture.to(self.dtype).permute(0, 2, 3, 1), (0, ALIGNED - 3))
-        inputs = self.joins[0]([self.first(image)])
+        inputs: list[Tensor] = self.joins[0]([self.first(image)])
         shallow = x = inputs[0]
         for index, join in enumerate(self.joins[1:]):
+            if self.joins[index].start is not None:
+                del inputs[0]  # the block has a map of its own to add to
             inputs = join([self.block(index, inputs), x])
             x = inputs[0]
         (x,) = self.sum([self.last(x), shallow])

@@ -5,8 +5,9 @@ import triton
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from flashrib.model.gpu.triton_kernel import chain_kernel, depthwise_kernel, shuffle_kernel
-from flashrib.model.gpu.tuning import CHUNK, strip_for, tile_for
+from flashrib.model.gpu.pointwise_kernels import chain_kernel, fork_kernel, wide_kernel
+from flashrib.model.gpu.spatial_kernels import depthwise_kernel, shuffle_kernel, taps_kernel
+from flashrib.model.gpu.tuning import CHUNK, strip_for, tile_for, wide_tile_for
 from flashrib.model.layers import LAYER_NORM_EPS
 
 
@@ -26,13 +27,13 @@ def chain(
     keep_x: bool,
     keep_n: bool,
 ) -> list[Tensor]:
-    """See `flashrib.model.gpu.reference.chain`: those of x, n and y that are wanted, from contiguous maps."""
+    """See `flashrib.model.gpu.reference.chain`: those of x, n and y that are wanted, from contiguous maps; `dim` at most CHUNK."""
     sides, channels = source.shape[:3], source.shape[3]
     pixels, dim_width = source.numel() // channels, -(-dim // 8) * 8
     x = source.new_empty(*sides, dim_width) if keep_x else None
     n = source.new_empty(*sides, dim_width) if keep_n else None
     y = source.new_empty(*sides, out_width) if next_weight is not None else None
-    tile = tile_for(dim, source.element_size(), weight is not None or next_weight is not None)
+    tile = tile_for(0 if weight is None else channels, out_width, source.element_size())
     wrap_triton(chain_kernel)[(triton.cdiv(pixels, tile.pixels),)](
         source,
         residual,
@@ -53,11 +54,134 @@ def chain(
         GELU=gelu,
         BM=tile.pixels,
         CHUNK=CHUNK,
-        STAGES=tile.stages,
         PRECISION="tf32x3",
         num_warps=tile.warps,
     )
     return [t for t in (x, n, y) if t is not None]
+
+
+@triton_op("flashrib::gpu_wide", mutates_args={})
+def wide(
+    source: Tensor,
+    residual: Tensor | None,
+    bias: Tensor,
+    ahead: Tensor | None,
+    gain: Tensor | None,
+    offset: Tensor | None,
+    next_weight: Tensor | None,
+    next_bias: Tensor | None,
+    dim: int,
+    out_width: int,
+    keep_x: bool,
+    keep_n: bool,
+) -> list[Tensor]:
+    """See `flashrib.model.gpu.reference.wide`: those of x, x + ahead, n and y that are wanted, from contiguous maps."""
+    pixels = source.numel() // source.shape[3]
+    x = torch.empty_like(source) if keep_x else None
+    further = torch.empty_like(source) if ahead is not None else None
+    n = torch.empty_like(source) if keep_n else None
+    y = source.new_empty(*source.shape[:3], out_width) if next_weight is not None else None
+    tile = wide_tile_for(dim, out_width, source.element_size())
+    wrap_triton(wide_kernel)[(triton.cdiv(pixels, tile.pixels),)](
+        source,
+        residual,
+        bias,
+        ahead,
+        gain,
+        offset,
+        next_weight,
+        next_bias,
+        x,
+        further,
+        n,
+        y,
+        pixels,
+        EPS=LAYER_NORM_EPS,
+        DIM=dim,
+        OUT=out_width,
+        BM=tile.pixels,
+        CHUNK=CHUNK,
+        STAGES=tile.stages,
+        PRECISION="tf32x3",
+        num_warps=tile.warps,
+    )
+    return [t for t in (x, further, n, y) if t is not None]
+
+
+@triton_op("flashrib::gpu_fork", mutates_args={})
+def fork(
+    source: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    side_weight: Tensor,
+    side_bias: Tensor,
+    dim: int,
+    side: int,
+) -> list[Tensor]:
+    """See `flashrib.model.gpu.reference.fork`: x, the side product and its sums; contiguous maps, `dim` and `side` at most CHUNK."""
+    batch, height, width, channels = source.shape
+    pixels = height * width
+    tile = tile_for(channels, 0, source.element_size())
+    tiles = triton.cdiv(pixels, tile.pixels)
+    x = torch.empty_like(residual)
+    product = source.new_empty(batch, height, width, -(-side // 8) * 8)
+    sums = bias.new_empty(batch, tiles, side)
+    wrap_triton(fork_kernel)[(tiles, batch)](
+        source,
+        residual,
+        weight,
+        bias,
+        side_weight,
+        side_bias,
+        x,
+        product,
+        sums,
+        pixels,
+        WIDTH=channels,
+        DIM=dim,
+        SIDE=side,
+        BM=tile.pixels,
+        CHUNK=CHUNK,
+        PRECISION="tf32x3",
+        num_warps=tile.warps,
+    )
+    return [x, product, sums]
+
+
+@triton_op("flashrib::gpu_taps", mutates_args={})
+def taps(
+    sums: Tensor,
+    squeeze_weight: Tensor,
+    squeeze_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    pixels: int,
+) -> Tensor:
+    """See `flashrib.model.gpu.reference.taps`; contiguous, float32."""
+    batch, tiles, channels = sums.shape
+    rows, inner = expand_weight.shape
+    padded = triton.next_power_of_2(channels)
+    out = sums.new_empty(batch, 9, rows // 9)
+    wrap_triton(taps_kernel)[(batch,)](
+        sums,
+        squeeze_weight,
+        squeeze_bias,
+        expand_weight,
+        expand_bias,
+        out,
+        tiles,
+        pixels,
+        CHANNELS=channels,
+        INNER=inner,
+        ROWS=rows,
+        P_CHANNELS=padded,
+        P_INNER=triton.next_power_of_2(inner),
+        TILES=max(16384 // padded, 16),
+        BLOCK=1024,
+        num_warps=16,
+    )
+    return out
 
 
 @triton_op("flashrib::gpu_depthwise", mutates_args={})
@@ -67,7 +191,7 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool, other:
     out = torch.empty_like(source)
     strip = strip_for(channels)
     strips = batch * triton.cdiv(height, strip.rows) * triton.cdiv(width, 2 * strip.pairs)
-    wrap_triton(depthwise_kernel)[(strips, triton.cdiv(channels, strip.channels))](
+    wrap_triton(depthwise_kernel)[(strips * triton.cdiv(channels, strip.channels),)](
         source,
         taps,
         taps_bias,

@@ -82,6 +82,91 @@ def chain(
     return outputs
 
 
+def wide(
+    source: Tensor,
+    residual: Tensor | None,
+    bias: Tensor,
+    ahead: Tensor | None,
+    gain: Tensor | None,
+    offset: Tensor | None,
+    next_weight: Tensor | None,
+    next_bias: Tensor | None,
+    dim: int,
+    out_width: int,
+    keep_x: bool,
+    keep_n: bool,
+) -> list[Tensor]:
+    """x = source + bias + residual; n = LayerNorm of x; y = gelu(n @ next_weight + next_bias): those of x, x + `ahead`, n and y wanted.
+
+    `ahead` is (dim), the other arguments are those of `chain`.
+    """
+    dim_width = source.shape[-1]
+    more: list[Tensor] = []
+    if ahead is not None:
+        x = source + (bias + ahead)[:dim_width].to(source.dtype)
+        more.append(x if residual is None else x + residual)
+    outputs = chain(
+        source, residual, None, bias, gain, offset, next_weight, next_bias, dim, out_width, True, keep_x, keep_n
+    )
+    return [*outputs[:keep_x], *more, *outputs[keep_x:]]
+
+
+def fork(
+    source: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    side_weight: Tensor,
+    side_bias: Tensor,
+    dim: int,
+    side: int,
+) -> list[Tensor]:
+    """x = source @ weight + bias + residual, source @ side_weight + side_bias, and sums of the latter.
+
+    Args:
+        source: (B, H, W, K).
+        residual: (B, H, W, C), C = `dim` completed to a multiple of 8.
+        weight: (K or more, C or more), rows and columns of zeros beyond K and `dim`.
+        bias: (C or more).
+        side_weight: (K or more, S or more), S = `side` completed to a multiple of 8.
+        side_bias: (S or more).
+        dim: channels of x.
+        side: channels of the side product.
+
+    Returns:
+        (B, H, W, C), (B, H, W, S) and (B, any, side), whose sum over the second dimension is that of the side product over the picture.
+    """
+    dtype, width, dim_width, side_width = source.dtype, source.shape[-1], residual.shape[-1], -(-side // 8) * 8
+    x = source @ weight[:width, :dim_width] + bias[:dim_width].to(dtype) + residual
+    product = source @ side_weight[:width, :side_width] + side_bias[:side_width].to(dtype)
+    return [x, product, product[..., :side].to(bias.dtype).sum((1, 2))[:, None]]
+
+
+def taps(
+    sums: Tensor,
+    squeeze_weight: Tensor,
+    squeeze_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    pixels: int,
+) -> Tensor:
+    """Taps of the dynamic depthwise convolution: two layers with a gelu between them, on the means of the channels.
+
+    Args:
+        sums: (B, any, P), whose sum over the second dimension is that over the picture.
+        squeeze_weight: (inner, P).
+        squeeze_bias: (inner).
+        expand_weight: (9 * channels, inner), channels P or more.
+        expand_bias: (9 * channels).
+        pixels: of a picture.
+
+    Returns:
+        (B, 9, channels), the taps row-major.
+    """
+    inner = F.gelu(F.linear(sums.sum(1) / pixels, squeeze_weight, squeeze_bias))
+    return F.linear(inner, expand_weight, expand_bias).view(len(sums), 9, -1)
+
+
 def shuffle(y: Tensor, bias: Tensor, picture: Tensor, scale: int) -> Tensor:
     """Pixel shuffle of y + bias, plus the picture enlarged by repetition, in the picture's dtype.
 

@@ -9,6 +9,7 @@ from flashrib.model import deploy
 from flashrib.model.gpu.chain import Chain
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
+from flashrib.model.gpu.tuning import CHUNK
 
 
 def begin_attention(attention: deploy.Attention) -> dict[str, Any]:
@@ -20,24 +21,29 @@ def begin_attention(attention: deploy.Attention) -> dict[str, Any]:
     }
 
 
+def biases_of(block: deploy.DeployedSSTBlock) -> Tensor | None:
+    """Sum of the biases that a block's layers add to x, (C), where they are added ahead: above 64 channels."""
+    layers: list[nn.Linear] = [attention.out for attention in block.attentions]  # type: ignore[misc]  # a ModuleList forgets what it holds
+    layers += [ffn.last for ffn in block.ffns]  # type: ignore[misc]  # as above
+    return sum(affine(layer)[1] for layer in layers) if layers[0].out_features > CHUNK else None  # type: ignore[return-value]  # there are layers
+
+
 class Layer(nn.Module):
     """Attention and FFN: x, n (only for a gate) and qkv -> the same for the attention `following`, or x alone where it is None.
 
     Maps are taken out of the list of inputs, so that each is freed after its last use.
 
     Args:
-        before: the layer before this one; None for the first of a block, whose x the end of the block needs again.
+        ahead: (C), what x has more than it should: biases of this and later layers (see `Chain`); None: nothing.
     """
-
-    end: Chain
 
     def __init__(
         self,
         dtype: torch.dtype,
         attention: deploy.Attention,
         ffn: deploy.FFN,
-        before: "Layer | None",
         following: deploy.Attention | None,
+        ahead: Tensor | None,
     ) -> None:
         super().__init__()
         dim, inner, hidden = attention.out.out_features, attention.out.in_features, ffn.proj.out_features
@@ -53,8 +59,7 @@ class Layer(nn.Module):
             following=affine(ffn.proj),
             gelu=True,
             keep_x=True,
-            lacking=None if before is None else before.end.lacking,
-            consume=before is not None,
+            ahead=ahead,
         )
         after = {} if following is None else begin_attention(following)
         self.end = Chain(
@@ -65,8 +70,7 @@ class Layer(nn.Module):
             ffn=True,
             product=affine(ffn.last),
             keep_x=True,
-            lacking=self.middle.lacking,
-            consume=True,
+            ahead=None if ahead is None else ahead - affine(attention.out)[1],
             **after,
         )
 
@@ -82,9 +86,14 @@ class Block(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: deploy.DeployedSSTBlock) -> None:
         super().__init__()
-        layers: list[Layer] = []
-        for attention, ffn, following in zip(block.attentions, block.ffns, [*block.attentions[1:], None], strict=True):
-            layers.append(Layer(dtype, attention, ffn, layers[-1] if layers else None, following))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        attentions: list[deploy.Attention] = list(block.attentions)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        ffns: list[deploy.FFN] = list(block.ffns)  # type: ignore[arg-type]  # as above
+        ahead = biases_of(block)
+        layers = []
+        for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True):
+            layers.append(Layer(dtype, attention, ffn, following, ahead))
+            if ahead is not None:
+                ahead = ahead - affine(attention.out)[1] - affine(ffn.last)[1]
         self.layers = nn.ModuleList(layers)
         self.conv = Convolution(block.conv.weight, dtype)
 
@@ -100,7 +109,7 @@ class GpuSST(GpuNetwork):
 
     def __init__(self, folded: deploy.DeployedSST, dtype: torch.dtype) -> None:
         blocks: list[deploy.DeployedSSTBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        begins = [begin_attention(block.attentions[0]) for block in blocks]  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        begins = [{**begin_attention(block.attentions[0]), "start": biases_of(block)} for block in blocks]  # type: ignore[arg-type]  # as above
         super().__init__(folded, [block.conv for block in blocks], begins, dtype)
         self.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
 

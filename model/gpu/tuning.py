@@ -1,17 +1,17 @@
-"""Blocks of the kernels, as data, measured on one H200 by `benchmarks/gpu_passes.py --tune`; reasoned for other GPUs (docs/gpu.md)."""
+"""Blocks of the kernels, as data, measured on an H100 by tuning runs; reasoned for other GPUs (docs/gpu.md)."""
 
 import dataclasses
 
-CHUNK = 64  # channels that `chain_kernel` works on at a time; weights are completed to multiples of it
+CHUNK = 64  # channels that the pointwise kernels work on at a time; weights are completed to multiples of it
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A program of `chain_kernel`: pixels, warps, and chunks of weights in flight."""
+    """A program of a pointwise kernel: pixels, warps, and chunks of weights in flight, where they do not all fit."""
 
     pixels: int
     warps: int
-    stages: int
+    stages: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +24,31 @@ class Strip:
     warps: int
 
 
-def tile_for(dim: int, element_size: int, products: bool = True) -> Tile:
-    """Tile of a pass whose x has `dim` channels.
+def tile_for(width: int, out: int, element_size: int) -> Tile:
+    """Tile of `chain_kernel` with `width` inputs of its first product and `out` outputs of the second one; 0 where there is none.
+
+    Larger tiles share many weights, as long as a multiprocessor holds several tiles with all their weights.
+    """
+    if element_size == 4:
+        return Tile(32, 4)
+    return Tile(128 if out > 2 * CHUNK and width + out <= 4 * CHUNK else 64, 4)
+
+
+def wide_tile_for(dim: int, out: int, element_size: int) -> Tile:
+    """Tile of `wide_kernel` for `dim` channels and `out` outputs of its product.
 
     Two programs of 64 pixels share a multiprocessor of Hopper: three chunks in flight take 96 KB up to 192 channels, two take 80 KB
-    above that. float32 takes twice as much of everything. A pass without products needs no weights, only many warps.
+    above that. float32 takes twice as much of everything. A pass without a product needs no weights, only many warps.
     """
-    if not products:
-        return Tile(16, 4, 1)
+    if not out:
+        return Tile(8, 4)
     if element_size == 4:
-        return Tile(32, 4, 1)
+        return Tile(32, 4)
     return Tile(64, 4, 3 if dim <= 3 * CHUNK else 2)
 
 
 def strip_for(channels: int) -> Strip:
     """Strip of a depthwise convolution: the rows share what they read, the chunk of channels wastes little of its last program."""
-    return Strip(4, 4, 64, 4) if channels > 2 * CHUNK else Strip(8, 16, 32, 4)
+    if channels <= 16:
+        return Strip(8, 16, 16, 4)
+    return Strip(8, 8, 32, 4) if channels <= 2 * CHUNK else Strip(8, 4, 64, 4)

@@ -75,6 +75,9 @@ CHAINS: dict[str, tuple[set[str], bool]] = {
     "norm": ({"bias", "norm", "keep_n"}, True),
     "product-product": ({"product", "following", "gelu", "keep_x"}, False),
     "product-norm": ({"product", "norm", "keep_n"}, False),
+    "in-place": ({"product", "norm", "following", "gelu", "keep_x", "ahead"}, True),
+    "in-place-alone": ({"taps", "ffn", "product", "keep_x", "ahead"}, True),
+    "start": ({"bias", "norm", "following", "keep_x", "keep_n", "start"}, True),
 }
 
 
@@ -83,18 +86,22 @@ CHAINS: dict[str, tuple[set[str], bool]] = {
 @pytest.mark.parametrize("case", CHAINS)
 def test_chain(case: str, dim: int, width: int, out: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     steps, with_residual = CHAINS[case]
+    if dim <= 64:  # one kernel, which adds biases itself
+        steps = steps - {"ahead", "start"}
     values: dict[str, Any] = {
         "taps": (random(width, 1, 3, 3) / 3, random(width)),
         "product": (random(dim, width) * width**-0.5, random(dim)),
         "bias": random(dim),
         "norm": (random(dim, seed=1), random(dim, seed=2)),
         "following": (random(out, dim) * dim**-0.5, random(out)),
+        "ahead": random(dim, seed=3),
+        "start": random(dim, seed=4),
     }
     if "product" not in steps:
         width = dim
     options = {step: values.get(step, True) for step in steps}
     layer, exact_layer = (Chain(d, width, dim, **options) for d in (dtype, torch.float64))
-    for name in ("weight", "next_weight", "linear_weight", "linear_bias", "sum_weight"):
+    for name in ("weight", "next_weight", "linear_weight", "linear_bias", "sum_weight", "sum_bias"):
         value = getattr(layer, name)
         if value is not None:
             setattr(exact_layer, name, value.double())
@@ -102,11 +109,38 @@ def test_chain(case: str, dim: int, width: int, out: int, dtype: torch.dtype, mo
     residual = fullmap(dim, dtype, 4) if with_residual else None
     maps = [source] if residual is None else [source, residual]
     exact = exact_layer([t.double() for t in maps])
-    plain = layer(list(maps))
+    plain = layer([t.clone() for t in maps])  # the residual may be overwritten
     monkeypatch.setattr(chain_module, "operators", lambda _: operators)
-    ours = layer(list(maps))
+    ours = layer([t.clone() for t in maps])
     for found, right, usual in zip(ours, exact, plain, strict=True):
         check(found, right, usual, GELU_ERROR if "gelu" in steps or "ffn" in steps else 0.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("width", "dim", "side"), [(16, 12, 4), (80, 64, 16), (136, 40, 20)])
+def test_fork(width: int, dim: int, side: int, dtype: torch.dtype) -> None:
+    source, residual = fullmap(width, dtype, 1), fullmap(dim, dtype, 2)
+    weight, side_weight = torch.zeros(up(width, 64), 64, dtype=dtype), torch.zeros(up(width, 64), 64, dtype=dtype)
+    bias, side_bias = torch.zeros(64), torch.zeros(64)
+    weight[:width, :dim], side_weight[:width, :side] = random(width, dim) * 0.1, random(width, side) * 0.1
+    bias[:dim], side_bias[:side] = random(dim), random(side)
+    tensors = (source, residual, weight, bias, side_weight, side_bias)
+    exact = reference.fork(*(t.double() for t in tensors), dim, side)
+    plain = reference.fork(*tensors, dim, side)
+    *found, sums = operators.fork(*tensors, dim, side)
+    for ours, right, usual in zip(found, exact, plain, strict=False):
+        check(ours, right, usual)
+    assert sums.shape[1] > 1
+    check(sums.sum(1, keepdim=True), exact[2], plain[2], 1e-6)
+
+
+@pytest.mark.parametrize(("channels", "tiles"), [(4, 3), (16, 1500), (20, 7)])
+def test_taps(channels: int, tiles: int) -> None:
+    inner, padded = channels // 2, up(channels, 64)
+    tensors = [random(2, tiles, channels), random(inner, channels), random(inner), random(9 * padded, inner)]
+    tensors = [t.float() for t in (*tensors, random(9 * padded))]
+    exact, plain = (reference.taps(*(t.to(d) for t in tensors), 9 * tiles) for d in (torch.float64, torch.float32))
+    check(operators.taps(*tensors, 9 * tiles), exact, plain, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
