@@ -135,14 +135,16 @@ class Chain(nn.Module):
 
         Maps are taken out of the list, so that each is freed after its last use.
         """
+        if self.taps is not None:
+            source = maps[0].contiguous()
+            maps[0] = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn, None)
+            del source
+        if self.plain and len(maps) == 1:
+            return [F.linear(maps.pop().contiguous(), self.linear_weight, self.linear_bias)]
+        if self.wide:
+            return self._wide(maps)
         residual = maps.pop() if len(maps) > 1 else None
         source = maps.pop().contiguous()
-        if self.taps is not None:
-            source = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn, None)
-        if self.plain and residual is None:
-            return [F.linear(source, self.linear_weight, self.linear_bias)]
-        if self.wide:
-            return self._wide(source, residual)
         outputs: list[Tensor] = operators(source).chain(
             source,
             residual,
@@ -160,7 +162,18 @@ class Chain(nn.Module):
         )
         return outputs
 
-    def _wide(self, source: Tensor, residual: Tensor | None) -> list[Tensor]:
+    def _wide(self, maps: list[Tensor]) -> list[Tensor]:
+        outputs = self._sum_and_norm(maps)
+        if self.split:
+            outputs.append(F.linear(outputs[-1], self.linear_weight, self.linear_bias))
+            if self.normed and not self.keep_n:
+                del outputs[-2]
+        return outputs
+
+    def _sum_and_norm(self, maps: list[Tensor]) -> list[Tensor]:
+        """All but the second product of the library, where the maps that came are not needed any more."""
+        residual = maps.pop() if len(maps) > 1 else None
+        source = maps.pop().contiguous()
         outputs: list[Tensor] = []
         keep_x = self.keep_x
         if self.sum_weight is not None:
@@ -188,8 +201,4 @@ class Chain(nn.Module):
                 keep_x,
                 keep_n,
             )
-        if self.split:
-            outputs.append(F.linear(outputs[-1], self.linear_weight, self.linear_bias))
-            if self.normed and not self.keep_n:
-                del outputs[-2]
         return outputs

@@ -149,10 +149,10 @@ class Block(nn.Module):
             ffn=True,
             product=affine(ffn.last),
             norm=affine(attention.norm),
-            following=biasless(attention.qkv),
             keep_x=True,
-            keep_n=attention.gate is not None,
+            keep_n=True,
         )
+        self.qkv = Chain(dtype, dim, 3 * inner, product=biasless(attention.qkv), keep_x=True)
         self.gate = gate_of(attention, dtype)
         self.attention = WindowAttention(attention, dtype)
         self.middle = Chain(dtype, inner, dim, product=affine(attention.out), keep_x=True, **half_ffn(layers[0].ffn))
@@ -164,7 +164,10 @@ class Block(nn.Module):
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """First half of the FFN, taken out of the list -> the block's result without its residual."""
-        inputs = self.begin([inputs.pop()])
+        inputs = self.begin([inputs.pop()])  # without qkv, so that the FFN's map is gone when there is one
+        inputs += self.qkv([inputs[-1]])
+        if self.gate is None:
+            del inputs[-2]
         inputs = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
         for layer in self.layers:
             inputs = layer(inputs)

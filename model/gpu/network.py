@@ -71,7 +71,9 @@ class GpuNetwork(nn.Module, ABC):
         for index, join in enumerate(self.joins[1:]):
             if self.joins[index].start is not None:
                 del inputs[0]  # the block has a map of its own to add to
-            inputs = join([self.block(index, inputs), x])
+            maps = [self.block(index, inputs), x]
+            del inputs, x  # gone when the next pass has read them
+            inputs = join(maps)
             x = inputs[0]
         (x,) = self.sum([self.last(x), shallow])
         y: Tensor = self.head(x, picture)

@@ -122,16 +122,17 @@ def test_a_network_that_cannot_be_recorded_still_runs(checkpoint: Path, caplog: 
 @pytest.mark.gpu
 def test_too_large_tiles_become_smaller(checkpoint: Path) -> None:
     session = open_gpu_session(checkpoint, ["cuda:0"], "fp16")
-    pixels = noise(480, 480, 3)
-    wanted = upscale_array(session, pixels, tile=480)
+    side = 1200  # PyTorch takes memory in pieces of 20 MB, which are a small part of what this needs
+    pixels = noise(side, side, 3)
+    wanted = upscale_array(session, pixels, tile=side)
     worker = session.workers[0]
     worker.abandon()
     # Of what a run of the whole picture needs a third is free; tiles with their halos may not read more.
-    allowed = torch.cuda.memory_reserved(0) + worker.bytes_per_pixel(240) * 480 * 480 / 3
+    allowed = torch.cuda.memory_reserved(0) + worker.bytes_per_pixel(240) * side * side / 3
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     seen: list[int] = []
     try:
-        upscaled = upscale_array(session, pixels, tile=480, halo=24, progress=lambda done, _: seen.append(done))
+        upscaled = upscale_array(session, pixels, tile=side, halo=24, progress=lambda done, _: seen.append(done))
         with pytest.raises(OutOfMemoryError, match=r"PyTorch failed on a batch of 1x3x2400x2400 on 'cuda:0', for lack"):
             session.run(np.zeros((1, 3, 2400, 2400), np.float32))
         assert session.run(np.zeros((1, 3, 24, 24), np.float32)).shape == (1, 3, 48, 48)
