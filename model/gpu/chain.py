@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from flashrib.model.gpu.dispatch import operators
-from flashrib.model.gpu.tuning import CHUNK
+from flashrib.model.gpu.tuning import CHUNK, fits_chain
 
 ALIGNED = 8  # widths of maps in memory are multiples of this many channels: 16 bytes
 
@@ -28,8 +28,9 @@ class Chain(nn.Module):
         y = n @ next_weight + next_bias, or its gelu
 
     Maps are as wide as their channels completed to a multiple of 8; the channels added are zero everywhere. The depthwise step is a
-    pass of its own. The others are one up to 64 channels (`operators.chain`), but for a product with nothing around it. Above that
-    the library does the first product and the second one where no gelu follows, and `operators.wide` the rest.
+    pass of its own. The others are one up to 64 channels (`operators.chain`), but for a product with nothing around it. Above that,
+    or where the weights are too many for a multiprocessor, the library does the first product and the second one where no gelu
+    follows, and `operators.wide` the rest.
 
     The library adds a product to a map in place, but not also a bias. So the residual may be a map that has the biases of the products
     to come already, which the passes that read it in between subtract: see `ahead` and `start`.
@@ -79,7 +80,7 @@ class Chain(nn.Module):
         self.out_width = 0 if following is None else up(following[0].shape[0])
         self._vector("taps", None if taps is None else taps[0].flatten(1).T)
         self._vector("taps_bias", None if taps is None else taps[1])
-        self.wide, self.normed = dim > CHUNK, norm is not None
+        self.wide, self.normed = not fits_chain(dim, 0 if product is None else width, self.out_width), norm is not None
         self.plain = product is not None and norm is None and following is None
         self.in_place = ahead is not None
         # products for the library: (out, in) and the bias in the same dtype

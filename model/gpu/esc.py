@@ -13,7 +13,7 @@ from flashrib.model.gpu.chain import Chain, up
 from flashrib.model.gpu.dispatch import operators
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
-from flashrib.model.gpu.tuning import CHUNK
+from flashrib.model.gpu.tuning import CHUNK, fits_chain
 
 GROUP_CHANNELS = 64  # outputs of the convolution of groups, which matrix units like
 
@@ -85,6 +85,7 @@ class ConvLayer(nn.Module):
         super().__init__()
         self.dtype, self.kernel = dtype, kernel
         self.dim, self.pdim = dim, pdim = layer.dim, layer.pdim
+        self.fits = fits_chain(max(dim, pdim), layer.ffn.proj.out_features, layer.ffn.proj.out_features)
         weight, bias = affine(layer.ffn.last)
         for name, rows in (("passed", slice(dim)), ("head", slice(dim, None))):
             self.register_buffer(f"{name}_weight", completed(completed(weight[rows]).T).to(dtype).contiguous())
@@ -109,7 +110,7 @@ class ConvLayer(nn.Module):
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         u, x = inputs.pop(), inputs.pop()
         u = operators(u).depthwise(u, self.taps, self.taps_bias, True, None)
-        fork = operators(u).fork if max(self.dim, self.pdim) <= CHUNK else reference.fork
+        fork = operators(u).fork if self.fits else reference.fork
         x, head, sums = fork(
             u, x, self.passed_weight, self.passed_bias, self.head_weight, self.head_bias, self.dim, self.pdim
         )

@@ -5,6 +5,16 @@ import dataclasses
 CHUNK = 64  # channels that the pointwise kernels work on at a time; weights are completed to multiples of it
 
 
+SHARED_ELEMENTS = (
+    40 << 10
+)  # 80 KB in 16 bits: with what the compiler adds, in the 99 KB of GPUs of capability 8.6, 8.9 and 12.0
+
+
+def fits_chain(dim: int, width: int, out: int) -> bool:
+    """Whether `chain_kernel` holds all at once: `width` inputs of 64 pixels and both weights, to `dim` and to `out` channels."""
+    return dim <= CHUNK and CHUNK * (2 * width + out) <= SHARED_ELEMENTS
+
+
 @dataclasses.dataclass(frozen=True)
 class Tile:
     """A program of a pointwise kernel: pixels, warps, and chunks of weights in flight, where they do not all fit."""

@@ -32,7 +32,10 @@ CASES: dict[str, NetworkConfig] = {
     "rank-above-hidden": dataclasses.replace(SMALL, ranks=(11, 9)),
     "wide": SST_WIDE,
     "wide-no-gate": dataclasses.replace(SST_WIDE, gate=None),
+    "wide-ffn": dataclasses.replace(SMALL, ffn_dim=330),  # more weights than one pass holds
     "esc": SMALL_ESC,
+    "esc-wide": dataclasses.replace(SMALL_ESC, dim=66, use_ln=True),
+    "esc-wide-ffn": dataclasses.replace(SMALL_ESC, ffn_dim=330),
     "esc-layer-norms": dataclasses.replace(SMALL_ESC, use_ln=True, conv_blocks=2, blocks=2),
     "esc-groups-of-4": dataclasses.replace(SMALL_ESC, dim=24, pdim=16, window=(8, 8), kernel_size=13),
     "esc-no-gate": dataclasses.replace(SMALL_ESC, gate=None),
