@@ -108,8 +108,8 @@ def tune(name: str, network: GpuSST, maps: Maps) -> None:
     x, o, u = maps(dim), maps(inner), maps(hidden)
     gate: Any = layer.gate
     depthwise = {
-        f"depthwise of {dim}": lambda: operators.depthwise(x, gate.taps, gate.taps_bias, False, None),
-        f"depthwise of {hidden}, gelu": lambda: operators.depthwise(u, layer.end.taps, layer.end.taps_bias, True, None),
+        f"depthwise of {dim}": lambda: operators.depthwise(x, gate.taps, gate.taps_bias, False),
+        f"depthwise of {hidden}, gelu": lambda: operators.depthwise(u, layer.end.taps, layer.end.taps_bias, True),
     }
     chains = {"product, sum, norm, product, gelu": lambda: layer.middle([o, x])}
     taps, layer.end.taps = layer.end.taps, None  # the chain alone

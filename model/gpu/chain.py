@@ -138,7 +138,7 @@ class Chain(nn.Module):
         """
         if self.taps is not None:
             source = maps[0].contiguous()
-            maps[0] = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn, None)
+            maps[0] = operators(source).depthwise(source, self.taps, self.taps_bias, self.ffn)
             del source
         if self.plain and len(maps) == 1:
             return [F.linear(maps.pop().contiguous(), self.linear_weight, self.linear_bias)]

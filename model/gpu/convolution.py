@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 @torch.library.custom_op("flashrib::gpu_convolution", mutates_args=())
-def convolution(x: Tensor, weight: Tensor, padding: list[int], stride: list[int]) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
     """(B, H, W, in) and weight (out, in, rows, columns) -> (B, H', W', out), contiguous."""
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding, stride=stride)
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding)
     return y.permute(0, 2, 3, 1).contiguous()
 
 
-def convolve(x: Tensor, weight: Tensor, padding: list[int], stride: tuple[int, int] = (1, 1)) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
     """Convolution (B, H, W, in) -> (B, H', W', out): in an exported program as the operator, elsewhere as PyTorch's own."""
     if torch.compiler.is_exporting():
-        y: Tensor = convolution(x, weight, padding, list(stride))
+        y: Tensor = convolution(x, weight, padding)
         return y
-    return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding, stride=stride).permute(0, 2, 3, 1)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding).permute(0, 2, 3, 1)
 
 
 @convolution.register_fake
-def _(x: Tensor, weight: Tensor, padding: list[int], stride: list[int]) -> Tensor:
+def _(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
     rows, columns = weight.shape[2:]
-    height = (x.shape[1] + 2 * padding[0] - rows) // stride[0] + 1
-    width = (x.shape[2] + 2 * padding[1] - columns) // stride[1] + 1
+    height = x.shape[1] + 2 * padding[0] - rows + 1
+    width = x.shape[2] + 2 * padding[1] - columns + 1
     return x.new_empty(x.shape[0], height, width, weight.shape[0])

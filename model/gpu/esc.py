@@ -9,50 +9,51 @@ from torch.nn.functional import pad
 from flashrib.model import deploy
 from flashrib.model.esc import pad_to_windows
 from flashrib.model.gpu import reference
-from flashrib.model.gpu.chain import Chain, up
+from flashrib.model.gpu.chain import ALIGNED, Chain
 from flashrib.model.gpu.dispatch import operators
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
 from flashrib.model.gpu.tuning import CHUNK, fits_chain
 
-GROUP_CHANNELS = 64  # outputs of the convolution of groups, which matrix units like
 
+def banded(kernel: Tensor, pixels: int) -> Tensor:
+    """Kernel (P, P, S, S), symmetric in its rows, as `operators.mix` takes it for groups of `pixels` adjacent pixels.
 
-class GroupedConvolution(nn.Module):
-    """Convolution of few channels, as one of groups of adjacent pixels of a row: (B, H, W, P) -> (B, H, W, P).
-
-    A channels-last map with g pixels of P channels is one with g*P channels, without a copy. A group of g pixels of the result is
-    computed from groups of g/2 of the source with a stride of 2: its pixel i takes pixel j of the source's group d by the tap
-    g/2*(d - before) + j - i + half of the kernel, `before` groups ahead of it, so the kernel of the groups is a banded one with zeros
-    where there is no tap. A width that is no multiple of g takes the plain convolution.
+    A group sees pixels + S - 1 pixels of a row. Its pixel i takes pixel j of them by the tap j - i, so the weights of a row are a band.
     """
+    channels, side = kernel.shape[1:3]
+    half = kernel[:, :, side // 2 :].permute(2, 3, 1, 0)  # distance from the middle row, tap, in, out
+    weight = kernel.new_zeros(len(half), pixels + side - 1, channels, pixels, channels)
+    for i in range(pixels):
+        weight[:, i : i + side, :, i] = half
+    weight = weight.flatten(3).flatten(1, 2)
+    return pad(weight, (0, -weight.shape[2] % CHUNK, 0, -weight.shape[1] % CHUNK))
+
+
+class Mixing(nn.Module):
+    """The convolutions of `flashrib.model.esc.ConvAttention`, the large one and that with taps for every image.
+
+    Args:
+        kernel: (P, P, S, S), symmetric in its rows.
+        dtype: of weights and maps.
+    """
+
+    weight: Tensor
 
     def __init__(self, kernel: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        channels, side = kernel.shape[0], kernel.shape[-1]
-        self.plain = Convolution(kernel, dtype)
-        self.width = up(channels)
-        self.group = g = max(GROUP_CHANNELS // self.width, 1)
-        self.step = max(g // 2, 1)
-        stride, half = g // self.step, side // 2
-        before = -(-half // self.step)
-        columns = 2 * before + stride
-        wide = kernel.new_zeros(g, self.width, self.step, self.width, side, columns)
-        for i in range(g):
-            for j in range(self.step):
-                for d in range(columns):
-                    tap = self.step * (d - before) + j - i + half
-                    if 0 <= tap < side:
-                        wide[i, :channels, j, :channels, :, d] = kernel[..., tap]
-        self.wide = Convolution(wide.flatten(0, 1).flatten(1, 2), dtype, (before, stride))
+        missing = -kernel.shape[0] % ALIGNED
+        kernel = pad(kernel.detach(), (0, 0, 0, 0, 0, missing, 0, missing))
+        self.side = kernel.shape[-1]
+        self.pixels = max(CHUNK // kernel.shape[0], 1)
+        self.fits = kernel.shape[0] <= CHUNK
+        self.register_buffer("weight", banded(kernel, self.pixels).to(dtype))
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, height, width, channels = x.shape
-        if width % self.group:
-            y: Tensor = self.plain(x)
-            return y
-        y = self.wide(x.contiguous().view(batch, height, width // self.step, self.step * channels))
-        return y.reshape(batch, height, width, channels)
+    def forward(self, x: Tensor, taps: Tensor) -> Tensor:
+        """x (B, H, W, P), taps (B, 9, P or more) -> (B, H, W, P)."""
+        mix = operators(x).mix if self.fits else reference.mix
+        y: Tensor = mix(x, self.weight, taps, self.side, self.pixels)
+        return y
 
 
 class ConvLayer(nn.Module):
@@ -68,7 +69,6 @@ class ConvLayer(nn.Module):
     squeeze_bias: Tensor
     expand_weight: Tensor
     expand_bias: Tensor
-    no_bias: Tensor
     passed_weight: Tensor
     passed_bias: Tensor
     head_weight: Tensor
@@ -78,12 +78,12 @@ class ConvLayer(nn.Module):
         self,
         dtype: torch.dtype,
         layer: deploy.ConvLayer,
-        kernel: GroupedConvolution,
+        mixing: Mixing,
         following: deploy.ConvLayer | None,
         norm: deploy.Norm,
     ) -> None:
         super().__init__()
-        self.dtype, self.kernel = dtype, kernel
+        self.mixing = mixing
         self.dim, self.pdim = dim, pdim = layer.dim, layer.pdim
         self.fits = fits_chain(max(dim, pdim), layer.ffn.proj.out_features, layer.ffn.proj.out_features)
         weight, bias = affine(layer.ffn.last)
@@ -96,11 +96,10 @@ class ConvLayer(nn.Module):
         weight, bias = affine(layer.squeeze)
         self.register_buffer("squeeze_weight", weight.float().contiguous())
         self.register_buffer("squeeze_bias", bias.float())
-        weight, bias = affine(layer.expand)  # outputs as the depthwise kernel takes taps: (9, channels completed)
+        weight, bias = affine(layer.expand)  # outputs as `mix` takes taps: (9, channels completed)
         weight, bias = completed(weight.view(pdim, 9, -1).permute(2, 1, 0)), completed(bias.view(pdim, 9).T)
         self.register_buffer("expand_weight", weight.flatten(1).T.float().contiguous())
         self.register_buffer("expand_bias", bias.flatten().float())
-        self.register_buffer("no_bias", torch.zeros(up(pdim, CHUNK)))
         product = (layer.aggr.weight.detach(), torch.zeros(dim, dtype=torch.float64))
         if following is None:
             self.end = Chain(dtype, pdim, dim, product=product, norm=affine(norm), keep_n=True)
@@ -109,7 +108,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         u, x = inputs.pop(), inputs.pop()
-        u = operators(u).depthwise(u, self.taps, self.taps_bias, True, None)
+        u = operators(u).depthwise(u, self.taps, self.taps_bias, True)
         fork = operators(u).fork if self.fits else reference.fork
         x, head, sums = fork(
             u, x, self.passed_weight, self.passed_bias, self.head_weight, self.head_bias, self.dim, self.pdim
@@ -119,8 +118,7 @@ class ConvLayer(nn.Module):
         taps = operators(head).taps(
             sums, self.squeeze_weight, self.squeeze_bias, self.expand_weight, self.expand_bias, pixels
         )
-        mixed = operators(head).depthwise(head, taps, self.no_bias, False, self.kernel(head))
-        result: list[Tensor] = self.end([mixed, x])
+        result: list[Tensor] = self.end([self.mixing(head, taps), x])
         return result
 
 
@@ -137,7 +135,7 @@ def half_ffn(ffn: deploy.FFN) -> dict[str, Any]:
 class Block(nn.Module):
     """FFN, attention, convolutional layers and a 3x3 convolution without its bias, which the pass after it adds."""
 
-    def __init__(self, dtype: torch.dtype, block: deploy.DeployedESCBlock, kernel: GroupedConvolution) -> None:
+    def __init__(self, dtype: torch.dtype, block: deploy.DeployedESCBlock, mixing: Mixing) -> None:
         super().__init__()
         attention, ffn = block.attention, block.ffn
         dim, inner = attention.out.out_features, attention.out.in_features
@@ -159,7 +157,7 @@ class Block(nn.Module):
         self.middle = Chain(dtype, inner, dim, product=affine(attention.out), keep_x=True, **half_ffn(layers[0].ffn))
         following = [*layers[1:], None]
         self.layers = nn.ModuleList(
-            ConvLayer(dtype, layer, kernel, after, block.norm) for layer, after in zip(layers, following, strict=True)
+            ConvLayer(dtype, layer, mixing, after, block.norm) for layer, after in zip(layers, following, strict=True)
         )
         self.conv = Convolution(block.conv.weight, dtype)
 
@@ -182,8 +180,8 @@ class GpuESC(GpuNetwork):
     def __init__(self, folded: deploy.DeployedESC, dtype: torch.dtype) -> None:
         blocks: list[deploy.DeployedESCBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         super().__init__(folded, [block.conv for block in blocks], [half_ffn(block.ffn) for block in blocks], dtype)
-        kernel = GroupedConvolution(folded.kernel.detach(), dtype)
-        self.blocks = nn.ModuleList(Block(dtype, block, kernel) for block in blocks)
+        mixing = Mixing(folded.kernel, dtype)
+        self.blocks = nn.ModuleList(Block(dtype, block, mixing) for block in blocks)
 
     def block(self, index: int, inputs: list[Tensor]) -> Tensor:
         y: Tensor = self.blocks[index](inputs)

@@ -68,23 +68,16 @@ class WindowAttention(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution without its bias, on channels-last maps whose widths are multiples of 8: (B, H, W, in) -> (B, H, W, out).
-
-    Args:
-        weight: (out, in, rows, columns).
-        dtype: of weights and maps.
-        columns: padding and stride of the columns; None: half of the weight's, and 1.
-    """
+    """Convolution without its bias, on channels-last maps whose widths are multiples of 8: (B, H, W, in) -> (B, H, W, out)."""
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype, columns: tuple[int, int] | None = None) -> None:
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         out, width, *sides = weight.shape
-        padding, step = columns or (sides[1] // 2, 1)
-        self.padding, self.stride = [sides[0] // 2, padding], (1, step)
+        self.padding = [side // 2 for side in sides]
         weight = pad(weight.detach(), (0, 0, 0, 0, 0, -width % ALIGNED, 0, -out % ALIGNED))
         self.register_buffer("weight", weight.to(dtype, memory_format=torch.channels_last))
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(x, self.weight, self.padding, self.stride)
+        return convolve(x, self.weight, self.padding)

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from flashrib.model.gpu.pointwise_kernels import chain_kernel, fork_kernel, wide_kernel
-from flashrib.model.gpu.spatial_kernels import depthwise_kernel, shuffle_kernel, taps_kernel
-from flashrib.model.gpu.tuning import CHUNK, strip_for, tile_for, wide_tile_for
+from flashrib.model.gpu.spatial_kernels import depthwise_kernel, mix_kernel, shuffle_kernel, taps_kernel
+from flashrib.model.gpu.tuning import CHUNK, mix_tile_for, strip_for, tile_for, wide_tile_for
 from flashrib.model.layers import LAYER_NORM_EPS
 
 
@@ -184,8 +184,33 @@ def taps(
     return out
 
 
+@triton_op("flashrib::gpu_mix", mutates_args={})
+def mix(source: Tensor, weight: Tensor, taps: Tensor, side: int, pixels: int) -> Tensor:
+    """See `flashrib.model.gpu.reference.mix`; contiguous maps, taps of CHUNK channels."""
+    batch, height, width, channels = source.shape
+    out = torch.empty_like(source)
+    tile = mix_tile_for(source.element_size())
+    wrap_triton(mix_kernel)[(triton.cdiv(height * triton.cdiv(width, pixels), tile.pixels), batch)](
+        source,
+        weight,
+        taps,
+        out,
+        height,
+        width,
+        WIDTH=channels,
+        SIDE=side,
+        PIXELS=pixels,
+        OUT=CHUNK,
+        BM=tile.pixels,
+        BK=CHUNK,
+        PRECISION="tf32x3",
+        num_warps=tile.warps,
+    )
+    return out
+
+
 @triton_op("flashrib::gpu_depthwise", mutates_args={})
-def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool, other: Tensor | None) -> Tensor:
+def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Tensor:
     """See `flashrib.model.gpu.reference.depthwise`; contiguous maps."""
     batch, height, width, channels = source.shape
     out = torch.empty_like(source)
@@ -195,11 +220,9 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool, other:
         source,
         taps,
         taps_bias,
-        other,
         out,
         height,
         width,
-        taps.stride(0) if taps.ndim == 3 else 0,
         WIDTH=channels,
         FFN=ffn,
         TH=strip.rows,

@@ -1,29 +1,53 @@
 """The operators of `flashrib.model.gpu.operators` as their definitions read, in plain PyTorch: any device and dtype."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flashrib.model.gpu.convolution import convolve
 from flashrib.model.layers import LAYER_NORM_EPS
 
 
-def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool, other: Tensor | None) -> Tensor:
-    """Depthwise 3x3 convolution with zero padding, or source + gelu of it, plus `other` if there is one.
+def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Tensor:
+    """Depthwise 3x3 convolution with zero padding, or source + gelu of it.
 
     Args:
         source: (B, H, W, C).
-        taps: (9, C or more), or (B, 9, C or more) where every image has its own, row-major.
+        taps: (9, C or more), row-major.
         taps_bias: (C or more).
         ffn: source + gelu(convolution) in place of the convolution.
-        other: (B, H, W, C).
+    """
+    channels = source.shape[3]
+    weight = taps[:, :channels].T.reshape(channels, 1, 3, 3).to(source.dtype)
+    bias = taps_bias[:channels].to(source.dtype)
+    x = F.conv2d(source.permute(0, 3, 1, 2), weight, bias, padding=1, groups=channels).permute(0, 2, 3, 1)
+    return source + F.gelu(x) if ffn else x
+
+
+def mix(source: Tensor, weight: Tensor, taps: Tensor, side: int, pixels: int) -> Tensor:
+    """Convolution whose kernel is symmetric in its rows, plus a depthwise 3x3 one with taps for every image; zero padding.
+
+    Args:
+        source: (B, H, W, C).
+        weight: (side // 2 + 1, (pixels + side - 1) * C or more, pixels * C or more), rows and columns of zeros beyond: distance from
+            the kernel's middle row; pixel and channel that a group of `pixels` adjacent pixels sees; pixel and channel of the group.
+            What the group's first pixel takes from the first `side` pixels is the kernel.
+        taps: (B, 9, C or more), row-major.
+        side: of the kernel.
+        pixels: of a group.
+
+    Returns:
+        (B, H, W, C).
     """
     batch, height, width, channels = source.shape
-    weight = taps[..., :channels].mT.reshape(-1, channels, 3, 3).expand(batch, -1, -1, -1).reshape(-1, 1, 3, 3)
-    images = source.permute(0, 3, 1, 2).reshape(1, -1, height, width)  # one group per image and channel
-    bias = taps_bias[:channels].repeat(batch)
-    x = F.conv2d(images, weight.to(source.dtype), bias.to(source.dtype), padding=1, groups=batch * channels)
-    x = x.view(batch, channels, height, width).permute(0, 2, 3, 1)
-    x = source + F.gelu(x) if ffn else x
-    return x if other is None else x + other
+    half = weight[:, : side * channels, :channels].view(-1, side, channels, channels).permute(3, 2, 0, 1)
+    kernel = torch.cat([half.flip(2), half[:, :, 1:]], 2)
+    padding = side // 2
+    still = convolve(source, kernel, [padding, padding])
+    each = taps[..., :channels].mT.reshape(batch * channels, 1, 3, 3).to(source.dtype)
+    images = source.permute(0, 3, 1, 2).reshape(1, batch * channels, height, width)  # one group per image and channel
+    moving = F.conv2d(images, each, padding=1, groups=batch * channels).view(batch, channels, height, width)
+    return still + moving.permute(0, 2, 3, 1)
 
 
 def chain(

@@ -1,4 +1,4 @@
-"""Kernels of the GPU network that see neighbours or the whole picture: depthwise convolution, its taps by the picture, pixel shuffle."""
+"""Kernels of the GPU network that see neighbours or the whole picture: convolutions, the taps that a picture makes, pixel shuffle."""
 
 # ruff: noqa: RUF005  (Triton knows sums of tuples and no unpacking)
 
@@ -9,24 +9,21 @@ from flashrib.model.gpu.pointwise_kernels import gelu
 
 
 @triton.jit
-def _finish(value, centre, other, out, target, wanted, FFN: tl.constexpr):
+def _finish(value, centre, target, wanted, FFN: tl.constexpr):
     """Last steps of a pixel of the depthwise convolution."""
     if FFN:
         value = centre + gelu(value)
-    if other is not None:
-        value += tl.load(other + target, mask=wanted, other=0.0).to(tl.float32)
-    tl.store(out + target, value.to(out.dtype.element_ty), mask=wanted)
+    tl.store(target, value.to(target.dtype.element_ty), mask=wanted)
 
 
 @triton.jit
 def depthwise_kernel(
-    source, taps, taps_bias, other, out, H, W, TAPS_STRIDE, WIDTH: tl.constexpr, FFN: tl.constexpr, TH: tl.constexpr, PAIRS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    source, taps, taps_bias, out, H, W, WIDTH: tl.constexpr, FFN: tl.constexpr, TH: tl.constexpr, PAIRS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Depthwise 3x3 convolution, or the source + gelu of it, plus `other` if there is one; contiguous maps (B, H, W, WIDTH).
+    """Depthwise 3x3 convolution, or the source + gelu of it; contiguous maps (B, H, W, WIDTH).
 
-    taps (9, WIDTH), those of the next image TAPS_STRIDE further, and taps_bias (WIDTH) are float32 and completed to multiples of 64
-    channels by zeros. Grid: B * ceil(H / TH) * ceil(W / (2 * PAIRS)) * ceil(WIDTH / CHUNK).
+    taps (9, WIDTH) and taps_bias (WIDTH) are float32 and completed to multiples of 64 channels by zeros.
+    Grid: B * ceil(H / TH) * ceil(W / (2 * PAIRS)) * ceil(WIDTH / CHUNK).
 
     A program makes TH rows of PAIRS pairs of pixels from TH + 2 rows, all of which it reads before it writes: no compiler moves a load
     up over a store, so each row would wait for the one before. A pair (left, right) of pixels shares the four pixels that it reads, a to
@@ -47,7 +44,7 @@ def depthwise_kernel(
     place = x * WIDTH + channel
     t = ()
     for tap in tl.static_range(9):
-        t = t + (tl.load(taps + image * TAPS_STRIDE + tap * PADDED + channel),)
+        t = t + (tl.load(taps + tap * PADDED + channel),)
     bias = tl.load(taps_bias + channel)
 
     a, b, c, d = (), (), (), ()
@@ -69,9 +66,71 @@ def depthwise_kernel(
             right = right + b_i * t[3 * i]
             right = right + c_i * t[3 * i + 1]
             right = right + d[r + i].to(tl.float32) * t[3 * i + 2]
-        target, wanted = start + r * W * WIDTH + place, y + r < H
-        _finish(left, b[r + 1].to(tl.float32), other, out, target, in_b & wanted, FFN)
-        _finish(right, c[r + 1].to(tl.float32), other, out, target + WIDTH, in_c & wanted, FFN)
+        target, wanted = out + start + r * W * WIDTH + place, y + r < H
+        _finish(left, b[r + 1].to(tl.float32), target, in_b & wanted, FFN)
+        _finish(right, c[r + 1].to(tl.float32), target + WIDTH, in_c & wanted, FFN)
+
+
+@triton.jit
+def _step(
+    source, weight, left, y, step, H, W, WIDTH: tl.constexpr, SIDE: tl.constexpr, REACH: tl.constexpr, BK: tl.constexpr, OUT: tl.constexpr,
+):  # fmt: skip
+    """What a step of `mix_kernel` multiplies: two rows of the source at the same distance above and below, and their weights."""
+    HALF: tl.constexpr = SIDE // 2
+    CHUNKS: tl.constexpr = (REACH * WIDTH + BK - 1) // BK
+    d = step // CHUNKS
+    k = step % CHUNKS * BK + tl.arange(0, BK)[None, :]
+    x = left - HALF + k // WIDTH
+    inside = (x >= 0) & (x < W) & (k < REACH * WIDTH)
+    place = source + (k - HALF * WIDTH)
+    above = tl.load(place - d * W * WIDTH, mask=inside & (y >= d) & (y < H), other=0.0)
+    below = tl.load(place + d * W * WIDTH, mask=inside & (y + d < H) & (d > 0), other=0.0)
+    rows = step * BK + tl.arange(0, BK)[:, None]
+    return above, below, tl.load(weight + rows * OUT + tl.arange(0, OUT)[None, :])
+
+
+@triton.jit
+def mix_kernel(
+    source, weight, taps, out, H, W, WIDTH: tl.constexpr, SIDE: tl.constexpr, PIXELS: tl.constexpr, OUT: tl.constexpr, BM: tl.constexpr,
+    BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Convolution of SIDE x SIDE taps, plus a depthwise one of 3x3 taps per image; contiguous maps (B, H, W, WIDTH).
+
+    The weights are symmetric in their rows, so a program adds the rows of the source at distance d above and below, and multiplies once.
+    It makes BM groups of PIXELS adjacent pixels: a row of its products holds the channels of the REACH pixels that a group sees, which
+    are adjacent in memory, and those of the group. weight (SIDE // 2 + 1, REACH * WIDTH, OUT), banded, see
+    `flashrib.model.gpu.esc.banded`; its second dimension is completed to a multiple of BK by zeros and OUT >= PIXELS * WIDTH.
+    taps (B, 9, OUT) are float32. Grid: (ceil(H * ceil(W / PIXELS) / BM), B).
+    """
+    REACH: tl.constexpr = PIXELS + SIDE - 1
+    STEPS: tl.constexpr = (SIDE // 2 + 1) * ((REACH * WIDTH + BK - 1) // BK)
+    group = (tl.program_id(0) * BM + tl.arange(0, BM))[:, None]
+    image = tl.program_id(1).to(tl.int64)
+    columns = tl.cdiv(W, PIXELS)
+    y, left = group // columns, group % columns * PIXELS
+    start = image * H * W * WIDTH + (y * W + left) * WIDTH
+    source += start
+    total = tl.zeros((BM, OUT), tl.float32)
+    above, below, rows = _step(source, weight, left, y, 0, H, W, WIDTH, SIDE, REACH, BK, OUT)
+    for step in tl.range(
+        1, STEPS, num_stages=1
+    ):  # loads one step ahead; the compiler's own pipeline would take them through shared memory
+        now, by = above + below, rows
+        above, below, rows = _step(source, weight, left, y, step, H, W, WIDTH, SIDE, REACH, BK, OUT)
+        total = tl.dot(now, by, total, input_precision=PRECISION)
+    total = tl.dot(above + below, rows, total, input_precision=PRECISION)
+
+    channel = tl.arange(0, OUT)[None, :]
+    x = left + channel // WIDTH
+    real = (x < W) & (channel < PIXELS * WIDTH)
+    taps += image * 9 * OUT + channel % WIDTH
+    for i in tl.range(3):
+        there = real & (y + i >= 1) & (y + i <= H)
+        for j in tl.static_range(3):
+            place = source + ((i - 1) * W + j - 1) * WIDTH + channel
+            near = tl.load(place, mask=there & (x + j >= 1) & (x + j <= W), other=0.0)
+            total += near.to(tl.float32) * tl.load(taps + (3 * i + j) * OUT)
+    tl.store(out + start + channel, total.to(out.dtype.element_ty), mask=real & (y < H))
 
 
 @triton.jit

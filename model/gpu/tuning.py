@@ -2,8 +2,7 @@
 
 import dataclasses
 
-CHUNK = 64  # channels that the pointwise kernels work on at a time; weights are completed to multiples of it
-
+CHUNK = 64  # channels that the kernels with products work on at a time; weights are completed to multiples of it
 
 SHARED_ELEMENTS = (
     40 << 10
@@ -55,6 +54,11 @@ def wide_tile_for(dim: int, out: int, element_size: int) -> Tile:
     if element_size == 4:
         return Tile(32, 4)
     return Tile(64, 4, 3 if dim <= 3 * CHUNK else 2)
+
+
+def mix_tile_for(element_size: int) -> Tile:
+    """Tile of `mix_kernel`, of groups of pixels."""
+    return Tile(32 if element_size == 4 else 64, 4)
 
 
 def strip_for(channels: int) -> Strip:

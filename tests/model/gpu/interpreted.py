@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flashrib.model.attention.fused import window_attention_triton
 from flashrib.model.config import UpsamplerConfig
+from flashrib.model.esc import geometric_ensemble
 from flashrib.model.gpu import chain as chain_module
 from flashrib.model.gpu import esc, gpu_network, head, layers, operators, reference
 from flashrib.model.gpu.chain import Chain, up
@@ -145,18 +146,26 @@ def test_taps(channels: int, tiles: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels", [16, 40, 184])
-@pytest.mark.parametrize("form", ["plain", "ffn", "per-image-plus-other"])
-def test_depthwise(form: str, channels: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("ffn", [False, True], ids=["plain", "ffn"])
+def test_depthwise(ffn: bool, channels: int, dtype: torch.dtype) -> None:
     source, padded = fullmap(channels, dtype, 5), up(channels, 64)
-    images = (2,) if form == "per-image-plus-other" else ()
-    taps, bias = torch.zeros(*images, 9, padded), torch.zeros(padded)
-    taps[..., :channels], bias[:channels] = random(*images, 9, channels), random(channels)
-    other = fullmap(channels, dtype, 6) if images else None
-    exact, plain = (
-        reference.depthwise(source.to(d), taps.to(d), bias.to(d), form == "ffn", None if other is None else other.to(d))
-        for d in (torch.float64, dtype)
-    )
-    check(operators.depthwise(source, taps, bias, form == "ffn", other), exact, plain, GELU_ERROR)
+    taps, bias = torch.zeros(9, padded), torch.zeros(padded)
+    taps[:, :channels], bias[:channels] = random(9, channels), random(channels)
+    exact = reference.depthwise(source.double(), taps.double(), bias.double(), ffn)
+    plain = reference.depthwise(source, taps, bias, ffn)
+    check(operators.depthwise(source, taps, bias, ffn), exact, plain, GELU_ERROR)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("channels", "side"), [(16, 13), (24, 5), (8, 3), (4, 5), (64, 3)])
+def test_mix(channels: int, side: int, dtype: torch.dtype) -> None:
+    kernel = geometric_ensemble(random(channels, channels, side, side)) * (channels * side**2) ** -0.5
+    layer, taps = esc.Mixing(kernel, dtype), torch.zeros(2, 9, 64)
+    taps[..., :channels] = random(2, 9, channels) / 3
+    source = fullmap(channels, dtype, 8)
+    exact = reference.mix(source.double(), layer.weight.double(), taps.double(), side, layer.pixels)
+    plain = reference.mix(source, layer.weight, taps, side, layer.pixels)
+    check(operators.mix(source, layer.weight, taps, side, layer.pixels), exact, plain)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

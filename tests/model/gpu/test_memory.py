@@ -70,6 +70,7 @@ OPERATORS = types.SimpleNamespace(
     wide=wide_,
     fork=fork_,
     depthwise=lambda source, *_: torch.empty_like(source),
+    mix=lambda source, *_: torch.empty_like(source),
     taps=lambda sums, *_: sums,
     shuffle=lambda y, bias, picture, scale: picture.new_empty(1, 3, scale * y.shape[1], scale * y.shape[2]),
 )

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, pad
 
 from flashrib.model import PRESETS, build_model
 from flashrib.model.build import Network
 from flashrib.model.config import NetworkConfig, UpsamplerConfig
+from flashrib.model.esc import geometric_ensemble
 from flashrib.model.gpu import gpu_network
-from flashrib.model.gpu.esc import GroupedConvolution
+from flashrib.model.gpu.esc import Mixing
 from flashrib.runtime.errors import UsageError
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 from tests.official import max_abs, seeded
@@ -102,16 +104,26 @@ def test_too_small_for_the_border() -> None:
         run(gpu_network(network, torch.float32), torch.rand(1, 3, 2, 9))
 
 
-@pytest.mark.parametrize(("channels", "side", "group"), [(16, 13, 4), (8, 5, 8), (4, 3, 8), (64, 3, 1)])
-def test_grouped_convolution(channels: int, side: int, group: int) -> None:
-    kernel = torch.randn(channels, channels, side, side, generator=seeded(2), dtype=torch.float64)
-    layer = GroupedConvolution(kernel, torch.float64)
-    assert layer.group == group
-    for width in (2 * group, 5 * group, 5 * group + 1):  # the last one the plain way, where groups have several pixels
-        x = torch.zeros(2, 7, width, layer.width, dtype=torch.float64)
-        x[..., :channels] = torch.randn(2, 7, width, channels, generator=seeded(3), dtype=torch.float64)
-        exact = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2)[:, :channels], kernel, padding=side // 2)
-        assert max_abs(layer(x).permute(0, 3, 1, 2)[:, :channels], exact) <= 1e-12 * exact.abs().max()
+@pytest.mark.parametrize(("channels", "side", "pixels"), [(16, 13, 4), (8, 5, 8), (24, 3, 2), (4, 3, 8), (72, 3, 1)])
+def test_mixing(channels: int, side: int, pixels: int) -> None:
+    """The large convolution and that with taps of its own for each image are what PyTorch makes of them, whatever the width."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=seeded(2), dtype=torch.float64)
+
+    kernel, taps = geometric_ensemble(random(channels, channels, side, side)), random(2, 9, channels)
+    layer = Mixing(kernel, torch.float64)
+    assert layer.pixels == pixels
+    for width in (3, 2 * pixels, 5 * pixels + 1):
+        x = random(2, 7, width, channels)
+        source = x.permute(0, 3, 1, 2)
+        exact = conv2d(source, kernel, padding=side // 2)
+        for image in range(2):
+            dynamic = taps[image].T.reshape(channels, 1, 3, 3)
+            exact[image] += conv2d(source[image], dynamic, padding=1, groups=channels)
+        y = layer(pad(x, (0, -channels % 8)), pad(taps, (0, -channels % 64))).permute(0, 3, 1, 2)
+        assert max_abs(y[:, :channels], exact) <= 1e-12 * exact.abs().max()
+        assert not y[:, channels:].any()
 
 
 def rms(x: Tensor) -> float:
