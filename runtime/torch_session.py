@@ -6,6 +6,7 @@ It is what results are compared with; the fast session for GPUs is `flashrib.run
 import contextlib
 import importlib
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,10 @@ def load_trained(path: str | os.PathLike[str], arch: str | None, scale: int | No
 
 @contextlib.contextmanager
 def one_line_errors(what: str) -> Iterator[None]:
-    """Turn the errors of PyTorch, in the middle of `what`, into OutOfMemoryError and SessionError, in one line."""
+    """Turn the errors of PyTorch, in the middle of `what`, into OutOfMemoryError and SessionError, in one line.
+
+    Where memory was short, what the failed functions held is free afterwards, though the error remembers them.
+    """
     import torch
 
     try:
@@ -167,6 +171,8 @@ def one_line_errors(what: str) -> Iterator[None]:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
             text in str(error) for text in _OUT_OF_MEMORY
         ):
+            # Python 3.12 keeps errors that pass through contexts until its next collection of cycles, tensors and all.
+            traceback.clear_frames(error.__traceback__)
             raise OutOfMemoryError(f"{what}, for lack of memory: {lines[0]}") from error
         raise SessionError(f"{what}: {lines[0]}") from error
 

@@ -1,5 +1,6 @@
 """The fast session on a real GPU, and what it says without one."""
 
+import gc
 import logging
 import threading
 from pathlib import Path
@@ -128,20 +129,23 @@ def test_too_large_tiles_become_smaller(checkpoint: Path) -> None:
         before = torch.cuda.memory_allocated(0)
         torch.cuda.reset_peak_memory_stats(0)
         wanted = upscale_array(session, pixels, tile=side)
-        needed = torch.cuda.max_memory_allocated(0) - before
+        free = float(torch.cuda.max_memory_allocated(0) - before)
+    gc.collect()  # sessions of other tests
     session.workers[0].abandon()
-    # Of what a run of the whole picture needs a third is free; tiles with their halos may not read more.
-    allowed = torch.cuda.memory_reserved(0) + needed / 3
-    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
+    used, total = torch.cuda.memory_reserved(0), torch.cuda.get_device_properties(0).total_memory
     seen: list[int] = []
     try:
-        upscaled = upscale_array(session, pixels, tile=side, halo=24, progress=lambda done, _: seen.append(done))
+        while seen.count(0) < 2:  # until tiles were tried again; where not even the smallest fit, this raises
+            free *= 0.7  # libraries have slower ways that need less
+            torch.cuda.set_per_process_memory_fraction((used + free) / total)
+            seen.clear()
+            upscaled = upscale_array(session, pixels, tile=side, halo=24, progress=lambda done, _: seen.append(done))
         with pytest.raises(OutOfMemoryError, match=r"PyTorch failed on a batch of 1x3x2400x2400 on 'cuda:0', for lack"):
             session.run(np.zeros((1, 3, 2400, 2400), np.float32))
         assert session.run(np.zeros((1, 3, 24, 24), np.float32)).shape == (1, 3, 48, 48)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert seen.count(0) > 1  # tried again
+    assert seen.count(0) <= 4  # what a failed try held is free for the next one
     # Other tiles have seams, and nothing else.
     assert np.mean(np.abs(upscaled.astype(int) - wanted)) < 1
 

@@ -1,6 +1,7 @@
 """The PyTorch session, on small checkpoints."""
 
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,23 @@ def test_a_real_failed_allocation_is_out_of_memory(checkpoint: Path, monkeypatch
     monkeypatch.setattr(session, "_network", lambda batch: torch.empty(2**47))
     with pytest.raises(OutOfMemoryError, match="for lack of memory"):
         session.run(pixels(1, 3, 8, 8))
+
+
+def test_what_a_run_held_that_lacked_memory_is_free(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the error, whose traceback knows all frames, is still there: smaller tiles are tried at once."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(batch: torch.Tensor) -> torch.Tensor:
+        larger = batch + 1
+        held.append(weakref.ref(larger))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    session = TorchSession(checkpoint, device="cpu")
+    monkeypatch.setattr(session, "_network", fail)
+    with pytest.raises(OutOfMemoryError, match="for lack of memory") as caught:
+        session.run(pixels(1, 3, 8, 8))
+    assert held[0]() is None
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 @pytest.mark.parametrize("package", ["torch", "safetensors"])
