@@ -198,6 +198,7 @@ class GpuWorker:
                 result, finite = self._pixels(static, where)
         except RuntimeError as error:  # the memory may be full, too: without graphs there is more
             self._records = False
+            self._leave_recording()
             self._graphs.clear()
             self._pool = torch.cuda.graph_pool_handle()
             logging.getLogger("flashrib").warning(
@@ -208,6 +209,21 @@ class GpuWorker:
             )
             return None
         return _Graph(graph, static, result, finite)
+
+    def _leave_recording(self) -> None:
+        """Tell PyTorch's allocator that a recording is over that a network broke off by waiting for the GPU, for example.
+
+        PyTorch 2.11 and 2.13 say so themselves only where it ended well. In a recording the allocator gives nothing back, so the memory
+        of earlier tiles would be lost for others, however short it is.
+        """
+        import torch
+
+        device = torch.device(self.device).index or 0
+        with contextlib.suppress(
+            AttributeError, RuntimeError
+        ):  # these have no public names; "not currently recording": all is well
+            torch._C._cuda_endAllocateToPool(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
 
     def _pixels(self, source: "torch.Tensor", where: str) -> tuple["torch.Tensor", "torch.Tensor"]:
         """Tile as it is -> result as it will be, and whether it is finite."""

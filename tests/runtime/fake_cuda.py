@@ -55,14 +55,20 @@ class FakeCuda:
     Attributes:
         free: bytes of memory.
         refused: what recording a graph fails with, if it shall fail.
+        ends_well: PyTorch knows that the recording which failed is over.
         graphs: all that were recorded.
+        recording: pools that memory is taken from; in a recording nothing is given back.
+        released: pools whose recordings broke off.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free = 1 << 30
         self.peak = 0
         self.refused: Exception | None = None
+        self.ends_well = False
         self.graphs: list[FakeGraph] = []
+        self.recording: set[tuple[int, int]] = set()
+        self.released: list[tuple[int, int]] = []
         nothing = {name: lambda *_: None for name in ("synchronize", "empty_cache", "reset_peak_memory_stats")}
         replaced: dict[str, Any] = nothing | {
             "Stream": FakeStream,
@@ -79,12 +85,23 @@ class FakeCuda:
         }
         for name, value in replaced.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end_recording, raising=False)
+        monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda _, pool: self.released.append(pool), raising=False)
+
+    def end_recording(self, device: int, pool: tuple[int, int]) -> None:
+        if pool not in self.recording:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.recording.remove(pool)
 
     @contextlib.contextmanager
     def graph(self, graph: FakeGraph, pool: Any, stream: FakeStream, capture_error_mode: str) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
+        self.recording.add(pool)
         if self.refused is not None:
+            if self.ends_well:
+                self.end_recording(0, pool)
             raise self.refused
         with graph:
             yield
+        self.end_recording(0, pool)
         self.graphs.append(graph)

@@ -100,11 +100,13 @@ def test_large_tiles_are_not_recorded(network: Network, cuda: FakeCuda, monkeypa
     assert len(cuda.graphs) == 1
 
 
+@pytest.mark.parametrize("ends_well", [True, False])
 @pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
 def test_a_network_that_cannot_be_recorded_still_runs(
-    error: type[Exception], network: Network, cuda: FakeCuda, caplog: pytest.LogCaptureFixture
+    error: type[Exception], ends_well: bool, network: Network, cuda: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = session_of(network)
+    cuda.ends_well = ends_well
     cuda.refused = error("operation not permitted when stream is capturing\nframe #0")
     pixels = noise(30, 30, 3)
     with caplog.at_level(logging.WARNING):
@@ -115,6 +117,8 @@ def test_a_network_that_cannot_be_recorded_still_runs(
         " kernels are launched one by one, which slows small tiles down"
     ]
     assert network.calls == 3
+    assert not cuda.recording
+    assert len(cuda.released) == (not ends_well)
 
 
 @pytest.mark.parametrize("count", [1, 2])
