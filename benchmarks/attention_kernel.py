@@ -129,7 +129,7 @@ def kernel_table(layers: list[Layer], size: tuple[int, int]) -> None:
         windows, width = (size[0] // layer.side) * (size[1] // layer.side), sum(layer.official)
         q, k, v = (torch.randn(windows, layer.heads, layer.side**2, width, device="cuda").half() for _ in range(3))
         q *= width**-0.5
-        rival = backends(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v, scale=1.0))  # type: ignore[misc]  # defaults bind the loop's variables
+        rival = backends(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v, scale=1.0))
         own = median(ours(layer, size))
         rate = layer.heads * size[0] * size[1] * layer.side**2 / own * 1e3
         mine, theirs = error(layer, size)
@@ -146,14 +146,14 @@ def stage_table(layers: list[Layer], size: tuple[int, int]) -> None:
     print("|---|---|---|---|", flush=True)
     for layer in layers:
         arrays = inputs(layer, size, folded=False)
-        rival = backends(lambda a=arrays, layer=layer: official_stage(*a, layer.side, layer.heads))  # type: ignore[misc]  # defaults bind the loop's variables
+        rival = backends(lambda a=arrays, layer=layer: official_stage(*a, layer.side, layer.heads))
         own = median(ours(layer, size))
         print(f"| {layer} | {1e3 * rival:.0f} | {1e3 * own:.0f} | {rival / own:.2f} |", flush=True)
 
 
 def use(blocks: Blocks) -> None:
     """Make the operator take `blocks` for every layer."""
-    fused.blocks_for = lambda *_: blocks  # type: ignore[assignment]  # takes any layer
+    fused.blocks_for = lambda *_: blocks
 
 
 def compile_one(job: tuple[Layer, Blocks | None]) -> None:

@@ -162,7 +162,7 @@ def _profiled(path: Path) -> Any:
 def _default_of_the_library(model: Path, drawn: TileSet, path: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(drawn.calibration)
 

@@ -119,10 +119,8 @@ def tune(name: str, network: GpuSST, maps: Maps) -> None:
     for label, run in chains.items():
         times = {}
         for tile in TILES:
-            operators.tile_for = lambda width, out, size, tile=tile: tile  # type: ignore[misc]  # the default binds the loop's variable
-            operators.wide_tile_for = lambda dim, out, size, tile=tile: (  # type: ignore[misc]  # as above
-                tile if out else wide_tile_for(dim, out, size)
-            )
+            operators.tile_for = lambda width, out, size, tile=tile: tile
+            operators.wide_tile_for = lambda dim, out, size, tile=tile: tile if out else wide_tile_for(dim, out, size)
             times[tile] = attempt(run)
         operators.tile_for, operators.wide_tile_for = tile_for, wide_tile_for
         width, out = (inner, layer.middle.out_width) if "gelu" in label else (hidden, layer.end.out_width)
@@ -132,7 +130,7 @@ def tune(name: str, network: GpuSST, maps: Maps) -> None:
     for (label, run), width in zip(depthwise.items(), (dim, hidden), strict=True):
         times = {}
         for strip in STRIPS:
-            operators.strip_for = lambda channels, strip=strip: strip  # type: ignore[misc]  # the default binds the loop's variable
+            operators.strip_for = lambda channels, strip=strip: strip
             times[strip] = attempt(run)
         operators.strip_for = strip_for
         print(f"{name}, {label}: {listed(times, strip_for(width))}", flush=True)
@@ -177,10 +175,10 @@ def eight_bit(name: str, network: GpuSST, maps: Maps) -> None:
         a8, w8 = a.to(torch.float8_e4m3fn), weight.to(torch.float8_e4m3fn)
         ai, wi = (t.float().clamp(-3, 3).mul(40).to(torch.int8) for t in (a, weight))
         runs: list[Callable[[], Any]] = [
-            lambda a=a, weight=weight: nn.functional.linear(a, weight),  # type: ignore[misc]  # defaults bind the loop's variables
-            lambda a8=a8, w8=w8: torch._scaled_mm(a8, w8.T, one, one, out_dtype=maps.dtype),  # type: ignore[misc]  # as above
-            lambda ai=ai, wi=wi: torch._int_mm(ai, wi.T),  # type: ignore[misc]  # as above
-            lambda a=a: a.to(torch.float8_e4m3fn),  # type: ignore[misc]  # as above
+            lambda a=a, weight=weight: nn.functional.linear(a, weight),
+            lambda a8=a8, w8=w8: torch._scaled_mm(a8, w8.T, one, one, out_dtype=maps.dtype),
+            lambda ai=ai, wi=wi: torch._int_mm(ai, wi.T),
+            lambda a=a: a.to(torch.float8_e4m3fn),
         ]
         times = [attempt(run) for run in runs]
         totals = [total + time for total, time in zip(totals, times, strict=True)]

@@ -100,13 +100,13 @@ def peak_gib(run: Run, picture: Tensor, before: int) -> float:
 
 def float32_as(precision: str) -> None:
     """How products and convolutions of float32 are computed: "ieee" or "tf32"."""
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]  # not in the stubs
+    torch.backends.cudnn.conv.fp32_precision = precision
     torch.backends.cuda.matmul.fp32_precision = precision
 
 
 def rival(network: nn.Module, mode: Mode) -> Run:
     """The rival in one mode: "backend", "layout" (plain or last), "dtype"."""
-    official: Any = official_flow(network, torch.bfloat16 if mode["dtype"] == "fp32" else None)  # type: ignore[arg-type]  # one of the two networks
+    official: Any = official_flow(network, torch.bfloat16 if mode["dtype"] == "fp32" else None)
     official = official.to(memory_format=torch.channels_last if mode["layout"] == "last" else torch.contiguous_format)
 
     def run(picture: Tensor) -> Tensor:

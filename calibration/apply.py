@@ -48,9 +48,10 @@ def with_layers(model: ModelProto, plans: Sequence[LayerPlan], kind: Format) -> 
 def _recentre(model: ModelProto, node: NodeProto, plan: LayerPlan, padded: bool, planned: list[str]) -> str:
     """Put the nodes of the recentring in front of `node` and return the name of the value that it reads then."""
     name, recentring = plan.layer.input, plan.recentring
-    if recentring.offset is None and recentring.factor is None:
+    given = recentring.offset if recentring.offset is not None else recentring.factor
+    if given is None:
         return name
-    channels = len(recentring.offset if recentring.offset is not None else recentring.factor)  # type: ignore[arg-type]  # one is there
+    channels = len(given)
     factor = recentring.factor if recentring.factor is not None else np.ones(channels)
     shift = -recentring.offset * factor if recentring.offset is not None else None
     source = next((n for n in model.graph.node if name in n.output), None)

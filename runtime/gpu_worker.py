@@ -219,9 +219,8 @@ class GpuWorker:
         import torch
 
         device = torch.device(self.device).index or 0
-        with contextlib.suppress(
-            AttributeError, RuntimeError
-        ):  # these have no public names; "not currently recording": all is well
+        # Neither has a public name; a RuntimeError says "not currently recording": all is well.
+        with contextlib.suppress(AttributeError, RuntimeError):
             torch._C._cuda_endAllocateToPool(device, self._pool)
             torch._C._cuda_releasePool(device, self._pool)
 

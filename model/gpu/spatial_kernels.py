@@ -112,9 +112,8 @@ def mix_kernel(
     source += start
     total = tl.zeros((BM, OUT), tl.float32)
     above, below, rows = _step(source, weight, left, y, 0, H, W, WIDTH, SIDE, REACH, BK, OUT)
-    for step in tl.range(
-        1, STEPS, num_stages=1
-    ):  # loads one step ahead; the compiler's own pipeline would take them through shared memory
+    # Loads are one step ahead, in registers; the compiler's own pipeline would take them through shared memory.
+    for step in tl.range(1, STEPS, num_stages=1):
         now, by = above + below, rows
         above, below, rows = _step(source, weight, left, y, step, H, W, WIDTH, SIDE, REACH, BK, OUT)
         total = tl.dot(now, by, total, input_precision=PRECISION)

@@ -4,9 +4,8 @@ import dataclasses
 
 CHUNK = 64  # channels that the kernels with products work on at a time; weights are completed to multiples of it
 
-SHARED_ELEMENTS = (
-    40 << 10
-)  # 80 KB in 16 bits: with what the compiler adds, in the 99 KB of GPUs of capability 8.6, 8.9 and 12.0
+# 80 KB in 16 bits: with what the compiler adds, in the 99 KB of GPUs of capability 8.6, 8.9 and 12.0
+SHARED_ELEMENTS = 40 << 10
 
 
 def fits_chain(dim: int, width: int, out: int) -> bool:
