@@ -5,7 +5,7 @@ Three tables, medians of one run, fp16, fresh random inputs, outputs poisoned wi
 1. kernel: cuDNN's fused attention (PyTorch's scaled_dot_product_attention, the faster of cuDNN and flash) gets q, k and v ready made:
    cut into windows, codes concatenated, v widened. Ours starts from the qkv map.
 2. stage: from the qkv map to the output map; the official way completes, cuts, concatenates and widens before, and puts back after.
-3. `--tune`: candidates of block sizes for every layer; the best go into model/attention/tuning.py by hand.
+3. `--tune`: candidates of block sizes for every layer; the best go into model/attention/window/tuning.py by hand.
 
 Layers: the windows of the presets with their head widths and ranks; "ours" are these as the folded network has them, by exact folding: a
 head of 30 channels has 32; a rank above 16 becomes 32 channels with one code of the keys for all heads.
@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from triton.testing import do_bench_cudagraph
 
-from flashrib.model.attention import fused, window_attention
-from flashrib.model.attention.tuning import Blocks
-from flashrib.model.attention.windows import complete, merge, split_heads
+from flashrib.model.attention.window import op as fused
+from flashrib.model.attention.window import window_attention
+from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.attention.window.tuning import Blocks
 
 EXPONENTIALS_PER_SECOND = 3.96e12  # ex2.approx with the multiply-add before it, measured on an H200 (docs/gpu.md)
 

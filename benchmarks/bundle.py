@@ -2,7 +2,7 @@
 
 from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
 from flashrib.model.checkpoint import load_model, sha256_of
-from flashrib.runtime.bundled import default_model, default_weights
+from flashrib.runtime.artifacts.bundled import default_model, default_weights
 
 
 def main() -> None:

@@ -36,11 +36,11 @@ from flashrib.calibration.quality import Judge
 from flashrib.calibration.ranges import METHODS
 from flashrib.calibration.statistics import feed
 from flashrib.calibration.tiles import TileSet, draw_tiles
+from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError
-from flashrib.runtime.evaluate import average, evaluate, find_pairs
-from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.onnx_file import describe_onnx
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
+from flashrib.runtime.quality.evaluate import average, evaluate, find_pairs
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 BUDGETS = {"int8": 0.05, "fp8": 0.03}
 

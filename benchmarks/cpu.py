@@ -25,7 +25,7 @@ RUNS = 2
 
 def measure_ours(path: str, side: int, threads: int) -> dict[str, Any]:
     """Run the exported file through our session; neither torch nor onnx is imported."""
-    from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
+    from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
     session = OnnxRuntimeSession(path, threads=threads)
     batch = np.load(Path(path).with_name("input.npy"))

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from flashrib.runtime.cli import main as flashrib
-from flashrib.runtime.cli.folders import made_folder
 from flashrib.runtime.errors import FlashribError
-from flashrib.runtime.imresize import imresize
-from flashrib.runtime.metrics import psnr, rgb_to_y
-from flashrib.runtime.pictures import Picture, read_picture, write_picture
+from flashrib.runtime.jobs.folders import made_folder
+from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
+from flashrib.runtime.pictures.imresize import imresize
+from flashrib.runtime.quality.metrics import psnr, rgb_to_y
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 

@@ -69,7 +69,7 @@ def export(architecture: str, scale: int, precision: str, path: Path) -> None:
         "from flashrib.export.save import save_onnx\n"
         "from flashrib.model import build_model\n"
         "from flashrib.model.checkpoint import load_model\n"
-        "from flashrib.runtime.bundled import default_weights\n"
+        "from flashrib.runtime.artifacts.bundled import default_weights\n"
         "torch.manual_seed(0)\n"
         "name, scale, precision, path = sys.argv[1:]\n"
         "bundled = (name, scale) == ('sst-light', '2')\n"

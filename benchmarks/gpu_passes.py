@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from triton.testing import do_bench_cudagraph
 
 from flashrib.model import PRESETS, build_model
+from flashrib.model.architectures.sst.gpu import GpuSST, Layer
 from flashrib.model.gpu import gpu_network, operators
 from flashrib.model.gpu.chain import Chain
-from flashrib.model.gpu.sst import GpuSST, Layer
 from flashrib.model.gpu.tuning import CHUNK, Strip, Tile
 
 BYTES = 4.3e12  # per second, measured on an H200

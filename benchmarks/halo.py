@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flashrib.runtime.bundled import default_model
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
-from flashrib.runtime.pictures import Picture, read_picture, write_picture
-from flashrib.runtime.tiles import plan
-from flashrib.runtime.upscale import upscale_array
+from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from flashrib.runtime.tiling.plan import plan
+from flashrib.runtime.tiling.upscale import upscale_array
 
 PAIRS = ("64:0", "64:64", "128:0", "128:64")
 

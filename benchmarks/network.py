@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashrib.model import PRESETS, build_model
+from flashrib.model.architectures.esc.gpu import Mixing
 from flashrib.model.config import NetworkConfig
 from flashrib.model.deploy import ConvLayer
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
 from flashrib.model.gpu.chain import Chain
-from flashrib.model.gpu.esc import Mixing
 from flashrib.model.gpu.layers import Convolution, WindowAttention
 
 EXPONENTIALS, FLOPS, BYTES = 3.96e12, 790e12, 4.3e12  # per second

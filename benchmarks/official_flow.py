@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashrib.model.build import Network
+from flashrib.model.architectures.registry import Network
 from flashrib.model.layers import WindowAttention
 
 

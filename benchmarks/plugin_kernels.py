@@ -2,9 +2,9 @@
 
 python benchmarks/plugin_kernels.py > docs/plugin_kernels.md      # about 6 minutes on one core; no GPU
 
-Compiles the first tactic of each layer, the blocks that `flashrib.model.attention.tuning` chooses, and assembles exactly the PTX that
-TensorRT gets. For compute capability 11.0 it takes an assembler of CUDA 13 (`pip install nvidia-cuda-nvcc`): the one that Triton 3.6 brings
-does not know it.
+Compiles the first tactic of each layer, the blocks that `flashrib.model.attention.window.tuning` chooses, and assembles exactly the PTX
+that TensorRT gets. For compute capability 11.0 it takes an assembler of CUDA 13 (`pip install nvidia-cuda-nvcc`): the one that
+Triton 3.6 brings does not know it.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from unittest import mock
 
 import triton
 
-from flashrib.export.plugin.compile import Kernel, compile_kernel
-from flashrib.export.plugin.layer import DTYPES, Layer, tactics
-from flashrib.model.attention.tuning import CAPABILITIES, Blocks, blocks_for
+from flashrib.export.operators.window.plugin.compile import Kernel, compile_kernel
+from flashrib.export.operators.window.plugin.layer import DTYPES, Layer, tactics
+from flashrib.model.attention.window.tuning import CAPABILITIES, Blocks, blocks_for
 from flashrib.model.config import PRESETS, ESCConfig, preset
 
 # Most shared memory of a block in KB: CUDA C++ Programming Guide, "Technical specifications per compute capability".
@@ -35,9 +35,9 @@ HEAD = """\
 Written by `python benchmarks/plugin_kernels.py > docs/plugin_kernels.md` with Triton {triton}. **Nothing here was run**: the PTX that
 TensorRT gets was assembled by NVIDIA's ptxas ({ptxas}); the driver that loads an engine assembles it again, in its own version.
 
-Each cell: registers of a thread / KB of shared memory of a block, for the blocks that `model/attention/tuning.py` chooses (last table).
-Nothing spills. Where the tuning table limits the registers, which was measured to be faster for some layers, the plugin offers the same
-blocks with and without the limit; the columns are without, and one more column tells what is spilled with it.
+Each cell: registers of a thread / KB of shared memory of a block, for the blocks that `model/attention/window/tuning.py` chooses (last
+table). Nothing spills. Where the tuning table limits the registers, which was measured to be faster for some layers, the plugin offers the
+same blocks with and without the limit; the columns are without, and one more column tells what is spilled with it.
 """
 
 

@@ -20,13 +20,13 @@ from flashrib.export.emulate import emulated
 from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
 from flashrib.export.options import ExportOptions
 from flashrib.model import PRESETS, build_model, load_model
-from flashrib.model.build import Network
+from flashrib.model.architectures.registry import Network
 from flashrib.model.deploy import FFN, Attention, Norm
 from flashrib.model.fold import fold
-from flashrib.runtime.bundled import default_model, default_weights
-from flashrib.runtime.evaluate import average, evaluate, find_pairs
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
-from flashrib.runtime.pictures import read_picture
+from flashrib.runtime.artifacts.bundled import default_model, default_weights
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.quality.evaluate import average, evaluate, find_pairs
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 
 def score(path: Path, folder: Path) -> float:

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flashrib.runtime.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import default_weights
 from flashrib.runtime.cli.options import whole_number
-from flashrib.runtime.gpu_session import PRECISIONS, GpuSession
-from flashrib.runtime.open_session import open_session
-from flashrib.runtime.session import Pixels
-from flashrib.runtime.tiles import plan
-from flashrib.runtime.upscale import DEFAULT_HALO, _tile_sides, upscale_array
+from flashrib.runtime.sessions.protocol import Pixels
+from flashrib.runtime.sessions.table import open_session
+from flashrib.runtime.sessions.torch_gpu.session import PRECISIONS, GpuSession
+from flashrib.runtime.tiling.plan import plan
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO, _tile_sides, upscale_array
 
 
 def picture(megapixels: float) -> Pixels:

@@ -24,11 +24,11 @@ from flashrib.calibration.sensitivity import layer_costs
 from flashrib.calibration.state import State
 from flashrib.calibration.statistics import feed, input_type
 from flashrib.calibration.tiles import TileSet, draw_tiles
-from flashrib.export.engine.files import write_whole
 from flashrib.export.save import save_onnx
+from flashrib.runtime.artifacts.files import write_whole
+from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, UsageError
-from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.onnx_file import describe_onnx
 
 RESTS = ("fp32", "fp16")  # what the model may compute in; ONNX Runtime's CPU has no bf16 to measure with
 LEAST_SIDE = 64

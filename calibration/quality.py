@@ -13,7 +13,7 @@ from flashrib.calibration.graph import run, runner
 from flashrib.calibration.statistics import Doubles, feed, input_type
 from flashrib.calibration.tiles import Tile
 from flashrib.runtime.errors import SessionError
-from flashrib.runtime.metrics import LUMA_OFFSET, LUMA_WEIGHTS, psnr, rgb_to_y
+from flashrib.runtime.quality.metrics import LUMA_OFFSET, LUMA_WEIGHTS, psnr, rgb_to_y
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import PictureError, UsageError
-from flashrib.runtime.imresize import imresize
-from flashrib.runtime.pictures import FORMAT_BY_SUFFIX, read_picture
+from flashrib.runtime.pictures.files import FORMAT_BY_SUFFIX, read_picture
+from flashrib.runtime.pictures.imresize import imresize
 
 KINDS = ("textured", "flat", "dark", "saturated", "ordinary")
 FEWEST = 8  # pictures; ranges of fewer say little about those to come

@@ -26,8 +26,8 @@ from flashrib.model.checkpoint import load_model
 from flashrib.model.deploy import PositionCodes
 from flashrib.model.fold import fold
 from flashrib.runtime.errors import ModelError, SessionError
-from flashrib.runtime.open_session import is_checkpoint
-from flashrib.runtime.session import Batch
+from flashrib.runtime.sessions.protocol import Batch
+from flashrib.runtime.sessions.table import is_checkpoint
 
 LEAST_RMS = 1e-6  # of a layer's values, so that the ratio is defined for zeros
 

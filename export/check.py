@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from flashrib.export.emulate import emulated
-from flashrib.model.build import Network
+from flashrib.model.architectures.registry import Network
+from flashrib.runtime.artifacts.info import ModelMetadata
 from flashrib.runtime.errors import ModelError, SessionError
-from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.parity_bounds import LEAST_RMS, bound_of
+from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
 
 Pictures = NDArray[np.float32]
 

@@ -3,8 +3,8 @@
 from importlib.metadata import version
 from typing import Any
 
-from flashrib.model.build import Network
-from flashrib.runtime.metadata import ModelMetadata
+from flashrib.model.architectures.registry import Network
+from flashrib.runtime.artifacts.info import ModelMetadata
 
 
 def describe_network(network: Network, **rest: Any) -> ModelMetadata:

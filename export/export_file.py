@@ -9,7 +9,7 @@ from flashrib.export.check import CheckResult, check_file
 from flashrib.export.onnx_from_network import export_graph
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
-from flashrib.model.build import Network
+from flashrib.model.architectures.registry import Network
 
 
 @dataclasses.dataclass(frozen=True)

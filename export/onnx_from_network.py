@@ -6,13 +6,13 @@ import onnx
 from onnx import ModelProto
 
 from flashrib.export.describe import describe_network
-from flashrib.export.forms import with_attention_form
+from flashrib.export.operators.forms import with_attention_form
 from flashrib.export.options import ExportOptions
 from flashrib.export.passes import run_passes
 from flashrib.export.precision import with_precision
 from flashrib.export.save import save_onnx
 from flashrib.export.trace import trace
-from flashrib.model.build import Network
+from flashrib.model.architectures.registry import Network
 from flashrib.model.fold import fold
 from flashrib.runtime.errors import ModelError, UsageError
 

@@ -21,7 +21,7 @@ class ExportOptions:
         tile: (H, W) of the input in pixels; None leaves both dynamic.
         batch: pictures of a run, static, >= 1.
         opset: ONNX opset, 18, 20 or 23; None takes 20, and 23 where the precision or the form of attention needs it.
-        attention: a key of `flashrib.export.forms.FORMS`; None takes "onnxruntime", and "attention" for bf16, which ONNX Runtime
+        attention: a key of `flashrib.export.operators.forms.FORMS`; None takes "onnxruntime", and "attention" for bf16, which ONNX Runtime
             does not run on the CPU.
         clamp: bound the output to 0..1.
 

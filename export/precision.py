@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from flashrib.export.forms import DOMAIN
+from flashrib.export.operators.forms import DOMAIN
 from flashrib.runtime.errors import ModelError
 
 ELEMENT_TYPES: dict[str, int] = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

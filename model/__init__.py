@@ -1,7 +1,7 @@
 """Networks, checkpoints, the attention operator, folding and training (PyTorch)."""
 
-from flashrib.model.attention import window_attention
-from flashrib.model.build import Network, build_model
+from flashrib.model.architectures.registry import Network, build_model
+from flashrib.model.attention.window import window_attention
 from flashrib.model.checkpoint import describe_checkpoint, load_model, save_safetensors
 from flashrib.model.config import PRESETS, ESCConfig, NetworkConfig, SSTConfig, UpsamplerConfig, preset
 

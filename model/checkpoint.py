@@ -13,10 +13,7 @@ from typing import Any
 
 import safetensors.torch
 
-from flashrib.model.build import Network, network_from_config
-from flashrib.model.config import PRESETS, SCALES, NetworkConfig, Window, preset
-from flashrib.model.interpolate import resize_head
-from flashrib.model.recognise import (
+from flashrib.model.architectures.recognise import (
     Recognised,
     architecture_from_file_name,
     architecture_of,
@@ -24,6 +21,9 @@ from flashrib.model.recognise import (
     layout_of,
     recognise,
 )
+from flashrib.model.architectures.registry import Network, network_from_config
+from flashrib.model.config import PRESETS, SCALES, NetworkConfig, Window, preset
+from flashrib.model.interpolate import resize_head
 from flashrib.model.state_dict import Checkpoint, read_checkpoint, read_state_dict, sha256_of
 from flashrib.runtime.errors import CheckpointError, UsageError
 
@@ -49,8 +49,8 @@ def load_model(
         config: the full configuration, for networks that are no preset; excludes `arch`.
 
     Raises:
-        CheckpointError: see `read_state_dict` and `flashrib.model.recognise.recognise`; also a choice that is not made, or that
-            contradicts the file.
+        CheckpointError: see `read_state_dict` and `flashrib.model.architectures.recognise.recognise`; also a choice that is not made, or
+            that contradicts the file.
         UsageError: no such `arch` or `scale`, or arguments that contradict each other.
     """
     _check_arguments(arch, scale, config)

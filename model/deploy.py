@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashrib.model.attention import window_attention
-from flashrib.model.attention.symbolic import position_codes_symbolic
+from flashrib.model.architectures.esc.network import pad_to_windows
+from flashrib.model.attention.window import window_attention
+from flashrib.model.attention.window.symbolic import position_codes_symbolic
 from flashrib.model.config import Gate, NetworkConfig, Window
-from flashrib.model.esc import pad_to_windows
 from flashrib.model.layers import LAYER_NORM_EPS
 from flashrib.model.rib import position_codes
 

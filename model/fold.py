@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from flashrib.model import deploy
-from flashrib.model.build import Network
-from flashrib.model.esc import ESC, ESCBlock, PartialConv, geometric_ensemble
+from flashrib.model.architectures.esc.network import ESC, ESCBlock, PartialConv, geometric_ensemble
+from flashrib.model.architectures.registry import Network
+from flashrib.model.architectures.sst.network import SST, SSTLayer
 from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
-from flashrib.model.sst import SST, SSTLayer
 
 Affine = tuple[Tensor, Tensor]  # weight (out, in) and bias (out) of a 1x1 convolution
 M = TypeVar("M", bound=nn.Module)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashrib.model.attention import window_attention
+from flashrib.model.attention.window import window_attention
 from flashrib.model.config import Gate, Window
 from flashrib.model.rib import coordinate_features, position_codes
 

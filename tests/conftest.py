@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from flashrib.runtime.cuda import find_gpu
 from flashrib.runtime.errors import FlashribError
+from flashrib.runtime.nvidia.cuda import find_gpu
 from tests.places import SHARED
 
 

@@ -17,15 +17,15 @@ from flashrib.export.onnx_from_network import onnx_from_network
 from flashrib.export.options import ExportOptions
 from flashrib.model import load_model
 from flashrib.model.checkpoint import sha256_of
-from flashrib.runtime.bundled import default_model, default_weights
-from flashrib.runtime.evaluate import Score, average, evaluate, find_pairs
-from flashrib.runtime.imresize import imresize
-from flashrib.runtime.metrics import psnr
-from flashrib.runtime.onnx_file import describe_onnx
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
-from flashrib.runtime.pictures import read_picture
-from flashrib.runtime.tiles import plan
-from flashrib.runtime.upscale import upscale_array
+from flashrib.runtime.artifacts.bundled import default_model, default_weights
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.imresize import imresize
+from flashrib.runtime.quality.evaluate import Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.metrics import psnr
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from flashrib.runtime.tiling.plan import plan
+from flashrib.runtime.tiling.upscale import upscale_array
 from tests.places import ROOT, SHARED
 
 PICTURES = ROOT / "docs" / "pictures"

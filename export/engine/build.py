@@ -9,16 +9,16 @@ from pathlib import Path
 
 from flashrib.export.engine.configure import targets_of
 from flashrib.export.engine.engine_from_onnx import Engine, engine_from_onnx
-from flashrib.export.engine.files import write_whole
 from flashrib.export.engine.options import EngineOptions, Shapes
 from flashrib.export.engine.progress import Progress
 from flashrib.export.engine.source import Source, read_source
-from flashrib.export.plugin.model import fingerprint
-from flashrib.runtime.cuda import find_gpu
-from flashrib.runtime.engine_manifest import FORMAT, EngineManifest, read_engine, read_manifest
+from flashrib.export.operators.window.plugin.model import fingerprint
+from flashrib.runtime.artifacts.engine import FORMAT, EngineManifest, read_engine, read_manifest
+from flashrib.runtime.artifacts.files import write_whole
+from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.errors import FlashribError, SessionError
-from flashrib.runtime.manifests import manifest_path
-from flashrib.runtime.tensorrt_flavours import FLAVOURS, load_flavour
+from flashrib.runtime.nvidia.cuda import find_gpu
+from flashrib.runtime.nvidia.flavours import FLAVOURS, load_flavour
 
 
 def build_engine(

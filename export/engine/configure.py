@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from flashrib.export.engine.files import write_whole
 from flashrib.export.engine.options import EngineOptions, Shapes
-from flashrib.runtime.cuda import find_gpu
+from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.errors import ModelError, SessionError, UsageError
+from flashrib.runtime.nvidia.cuda import find_gpu
 
 
 def targets_of(options: EngineOptions) -> tuple[str, ...]:

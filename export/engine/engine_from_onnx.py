@@ -15,10 +15,10 @@ from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.progress import Progress, postponed_interrupt, progress_monitor
 from flashrib.export.engine.quantized import EIGHT_BITS, check_quantized, quantized_nodes
 from flashrib.export.engine.source import Source, fused_form, prepared_model
-from flashrib.export.plugin.model import with_plugin
-from flashrib.runtime.engine_manifest import EngineManifest
+from flashrib.export.operators.window.plugin.model import with_plugin
+from flashrib.runtime.artifacts.engine import EngineManifest
 from flashrib.runtime.errors import ModelError, SessionError, UsageError
-from flashrib.runtime.tensorrt_flavours import FLAVOURS, collecting_logger, first_error, load_flavour
+from flashrib.runtime.nvidia.flavours import FLAVOURS, collecting_logger, first_error, load_flavour
 
 # ONNX's Attention is fused or not built at all; what TensorRT says in the second case.
 _NO_KERNEL = "not supported by a dedicated kernel"

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from flashrib.export.engine.log import Dimensions, EngineLayer
 from flashrib.export.engine.source import WindowLayer
-from flashrib.runtime.engine_manifest import Side
+from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.errors import ModelError
 
 MOST_MAPS = 40

@@ -3,10 +3,10 @@
 import dataclasses
 import re
 
-from flashrib.runtime.engine_manifest import Side
+from flashrib.runtime.artifacts.engine import Side
+from flashrib.runtime.artifacts.info import ModelMetadata
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.tensorrt_flavours import flavour_named
+from flashrib.runtime.nvidia.flavours import flavour_named
 
 USUAL_SIDE = 256  # of a tile, in pixels of the input
 ATTENTION = ("native", "plugin")

@@ -7,12 +7,12 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto
 
-from flashrib.export.forms import attention_nodes, with_attention_form
-from flashrib.runtime.engine_manifest import Side
+from flashrib.export.operators.forms import attention_nodes, with_attention_form
+from flashrib.runtime.artifacts.engine import Side
+from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
 from flashrib.runtime.errors import ModelError
-from flashrib.runtime.metadata import ModelMetadata
-from flashrib.runtime.onnx_file import describe_onnx, external_files
-from flashrib.runtime.tensorrt_flavours import Flavour, version_numbers
+from flashrib.runtime.nvidia.flavours import Flavour, version_numbers
 
 _IO = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 

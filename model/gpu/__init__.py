@@ -3,11 +3,11 @@
 import torch
 
 from flashrib.model import deploy
-from flashrib.model.build import Network
+from flashrib.model.architectures.esc.gpu import GpuESC
+from flashrib.model.architectures.registry import Network
+from flashrib.model.architectures.sst.gpu import GpuSST
 from flashrib.model.fold import fold
-from flashrib.model.gpu.esc import GpuESC
 from flashrib.model.gpu.network import GpuNetwork
-from flashrib.model.gpu.sst import GpuSST
 
 __all__ = ["gpu_network"]
 

@@ -53,12 +53,12 @@ class WindowAttention(nn.Module):
     def forward(self, qkv: Tensor, gate: Tensor | None) -> Tensor:
         """qkv (B, H, W, 3*heads*D) and the gate's logits (B, H, W, heads*D), both without their biases -> (B, H, W, heads*D)."""
         if qkv.is_cuda:
-            from flashrib.model.attention.fused import window_attention_triton
+            from flashrib.model.attention.window.op import window_attention_triton
 
             return window_attention_triton(
                 qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate, self.qkv_bias, self.gate_bias
             )
-        from flashrib.model.attention import window_attention
+        from flashrib.model.attention.window import window_attention
 
         qkv = qkv + self.qkv_bias.to(qkv.dtype)
         out = window_attention(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from flashrib.model.attention.tuning import power_of_two
+from flashrib.model.attention.window.tuning import power_of_two
 from flashrib.model.rib import position_codes
 
 

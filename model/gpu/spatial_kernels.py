@@ -99,7 +99,7 @@ def mix_kernel(
     The weights are symmetric in their rows, so a program adds the rows of the source at distance d above and below, and multiplies once.
     It makes BM groups of PIXELS adjacent pixels: a row of its products holds the channels of the REACH pixels that a group sees, which
     are adjacent in memory, and those of the group. weight (SIDE // 2 + 1, REACH * WIDTH, OUT), banded, see
-    `flashrib.model.gpu.esc.banded`; its second dimension is completed to a multiple of BK by zeros and OUT >= PIXELS * WIDTH.
+    `flashrib.model.architectures.esc.gpu.banded`; its second dimension is completed to a multiple of BK by zeros and OUT >= PIXELS * WIDTH.
     taps (B, 9, OUT) are float32. Grid: (ceil(H * ceil(W / PIXELS) / BM), B).
     """
     REACH: tl.constexpr = PIXELS + SIDE - 1

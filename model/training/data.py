@@ -14,8 +14,8 @@ from torch import Tensor
 
 from flashrib.model.training.config import TrainConfig
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.imresize import imresize
-from flashrib.runtime.pictures import read_picture
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.imresize import imresize
 
 Pixels = NDArray[np.uint8]
 CHUNK = 8  # pictures that one process takes at a time

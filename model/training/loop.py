@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from flashrib.model.build import Network, build_model
+from flashrib.model.architectures.registry import Network, build_model
 from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, list_pictures, load_pairs, split
 from flashrib.model.training.qat import QuantizationAware
 from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
-from flashrib.runtime.metrics import psnr
+from flashrib.runtime.quality.metrics import psnr
 
 STATE = "state.pth"
 WEIGHTS = "weights.safetensors"

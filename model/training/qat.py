@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from flashrib.model.build import Network
-from flashrib.model.esc import ESC
+from flashrib.model.architectures.esc.network import ESC
+from flashrib.model.architectures.registry import Network
 from flashrib.model.layers import WindowAttention
 
 _LARGEST = {"int8": 127.0, "fp8": 448.0}

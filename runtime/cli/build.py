@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.artifacts.engine import EngineManifest
 from flashrib.runtime.cli.build_package import add_package_options, check_no_package_options, run_build_package
 from flashrib.runtime.cli.options import tile_sides, whole_number
 from flashrib.runtime.cli.output import BuildBar, print_json, print_table
-from flashrib.runtime.engine_manifest import EngineManifest
 from flashrib.runtime.errors import MissingPackageError
-from flashrib.runtime.tensorrt_flavours import FLAVOURS
+from flashrib.runtime.nvidia.flavours import FLAVOURS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

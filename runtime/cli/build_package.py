@@ -5,7 +5,7 @@ import dataclasses
 
 from flashrib.runtime.cli.output import print_json, print_table
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.torch_session import require_torch
+from flashrib.runtime.sessions.torch_plain import require_torch
 
 # Options that engines have and packages have not, with their values when they are not given.
 _OF_ENGINES = {
@@ -49,7 +49,7 @@ def run_build_package(arguments: argparse.Namespace) -> int:
     if len(arguments.target) > 1:
         raise UsageError(f"--target {','.join(arguments.target)}: a package is for one target, current or cpu")
     require_torch("building a package of AOTInductor")
-    from flashrib.export.aoti import PackageOptions, build_package
+    from flashrib.export.package.build import PackageOptions, build_package
 
     target = arguments.target[0] if arguments.target else "current"
     precision = arguments.precision or ("fp32" if target == "cpu" else "fp16")

@@ -9,7 +9,7 @@ from typing import Any
 from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.evaluate import Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.evaluate import Score, average, evaluate, find_pairs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

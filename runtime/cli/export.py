@@ -6,13 +6,13 @@ import re
 import sys
 from pathlib import Path
 
-from flashrib.runtime.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.cli.output import print_json, print_line
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, UsageError
-from flashrib.runtime.onnx_file import describe_onnx
-from flashrib.runtime.open_session import is_checkpoint
-from flashrib.runtime.torch_session import require_torch
+from flashrib.runtime.sessions.table import is_checkpoint
+from flashrib.runtime.sessions.torch_plain import require_torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,13 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.bundled import default_model
+from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.engine import is_engine, read_engine, read_manifest
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
+from flashrib.runtime.artifacts.package import is_package, read_package, read_package_manifest
 from flashrib.runtime.cli.output import print_json, print_table
-from flashrib.runtime.engine_manifest import is_engine, read_engine, read_manifest
-from flashrib.runtime.onnx_file import describe_onnx
-from flashrib.runtime.open_session import check_agreement, is_checkpoint
-from flashrib.runtime.package_manifest import is_package, read_package, read_package_manifest
-from flashrib.runtime.torch_session import require_torch
+from flashrib.runtime.sessions.table import check_agreement, is_checkpoint
+from flashrib.runtime.sessions.torch_plain import require_torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

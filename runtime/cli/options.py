@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from flashrib.runtime.gpu_session import PRECISIONS
-from flashrib.runtime.open_session import KINDS, choose_session, open_session
-from flashrib.runtime.session import Session
-from flashrib.runtime.upscale import DEFAULT_HALO, DEFAULT_TILE
+from flashrib.runtime.sessions.protocol import Session
+from flashrib.runtime.sessions.table import KINDS, choose_session, open_session
+from flashrib.runtime.sessions.torch_gpu.session import PRECISIONS
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -5,10 +5,10 @@ import dataclasses
 import math
 from pathlib import Path
 
-from flashrib.runtime.cli.folders import made_folder
 from flashrib.runtime.cli.options import positive_number
 from flashrib.runtime.cli.output import print_line
-from flashrib.runtime.torch_session import DEVICES, require_torch
+from flashrib.runtime.jobs.folders import made_folder
+from flashrib.runtime.sessions.torch_plain import DEVICES, require_torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from flashrib.runtime.cli.batch import Job, plan_jobs
-from flashrib.runtime.cli.folders import MadeFolders
 from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen, whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError, SessionError
-from flashrib.runtime.pictures import Picture, check_output, read_picture, write_picture
-from flashrib.runtime.session import Session, TileSession
-from flashrib.runtime.upscale import upscale_picture
+from flashrib.runtime.jobs.folders import MadeFolders
+from flashrib.runtime.jobs.plan import Job, plan_jobs
+from flashrib.runtime.pictures.files import Picture, check_output, read_picture, write_picture
+from flashrib.runtime.sessions.protocol import Session, TileSession
+from flashrib.runtime.tiling.upscale import upscale_picture
 
 PICTURES_AT_A_TIME = 4
 """Pictures that are read, upscaled or written at the same time where a GPU upscales: encoding takes longer than upscaling."""

@@ -9,9 +9,9 @@ from typing import Any
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import FlashribError, MissingPackageError, UsageError
-from flashrib.runtime.parity import Artifact, Parity, psnr_drop, verify
-from flashrib.runtime.parity_inputs import DEFAULT_SIDE, SEED
-from flashrib.runtime.parity_report import figure, version, write_report
+from flashrib.runtime.quality.parity import Artifact, Parity, psnr_drop, verify
+from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED
+from flashrib.runtime.quality.parity_report import figure, version, write_report
 
 MOST_SHOWN = 6  # pictures in the report; each takes some 100 KB per artifact
 

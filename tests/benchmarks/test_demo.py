@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.demo import COLUMN, DETAIL, PICTURES, best_detail, main
-from flashrib.runtime.imresize import imresize
-from flashrib.runtime.metrics import psnr
-from flashrib.runtime.pictures import read_picture
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.imresize import imresize
+from flashrib.runtime.quality.metrics import psnr
 from tests.runtime.models import write_onnx
 from tests.runtime.picture_files import noise
 

@@ -12,9 +12,9 @@ from flashrib.calibration.layers import find_layers
 from flashrib.calibration.placement import placement_faults
 from flashrib.calibration.plan import plan_layers
 from flashrib.calibration.tiles import draw_tiles
-from flashrib.runtime.bundled import default_model
-from flashrib.runtime.evaluate import Pair, average, evaluate, find_pairs
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
+from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.quality.evaluate import Pair, average, evaluate, find_pairs
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from tests.places import SHARED
 
 

@@ -12,9 +12,9 @@ from flashrib.calibration.calibrate import calibrate
 from flashrib.calibration.options import CalibrationOptions
 from flashrib.calibration.report import Report
 from flashrib.calibration.sensitivity import Cost
-from flashrib.runtime.onnx_file import describe_onnx
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
-from flashrib.runtime.parity import verify
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
+from flashrib.runtime.quality.parity import verify
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from tests.calibration.cases import SIDE, write_model, write_pictures
 
 OPTIONS = CalibrationOptions("int8", budget=1.0, tiles=4, held_out=3, side=SIDE, threads=1)

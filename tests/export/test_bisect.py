@@ -8,17 +8,17 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from flashrib.export.bisect import bisect, layer_tensors
-from flashrib.export.forms import with_attention_form
 from flashrib.export.onnx_from_network import onnx_from_network
+from flashrib.export.operators.forms import with_attention_form
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import ModelError, SessionError
-from flashrib.runtime.parity_bounds import BOUNDS
-from flashrib.runtime.session import Batch
+from flashrib.runtime.quality.parity_bounds import BOUNDS
+from flashrib.runtime.sessions.protocol import Batch
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 from tests.runtime.models import write_checkpoint
-from tests.runtime.test_onnxruntime_session import nearest
+from tests.runtime.sessions.test_onnxruntime import nearest
 
 BOUND = BOUNDS["fp32"].layer
 FOLDERS = {"sst": SMALL, "esc": SMALL_ESC}

@@ -11,13 +11,13 @@ import torch
 
 from flashrib.export import check, export_file
 from flashrib.export.export_file import export_file as export
-from flashrib.export.forms import FORMS, with_attention_form
 from flashrib.export.onnx_from_network import onnx_from_network
+from flashrib.export.operators.forms import FORMS, with_attention_form
 from flashrib.export.options import ExportOptions
 from flashrib.model import build_model
 from flashrib.model.config import SSTConfig
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, ModelError, UsageError
-from flashrib.runtime.onnx_file import describe_onnx
 from tests.export.graphs import run
 from tests.model.networks import SMALL_ESC, small_network
 from tests.official import seeded

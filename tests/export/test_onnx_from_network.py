@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from flashrib.export.forms import FORMS, attention_nodes, with_attention_form
 from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
+from flashrib.export.operators.forms import FORMS, attention_nodes, with_attention_form
 from flashrib.model import build_model
-from flashrib.model.build import network_from_config
+from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.config import SSTConfig
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, UsageError
-from flashrib.runtime.onnx_file import describe_onnx
-from flashrib.runtime.onnxruntime_session import OnnxRuntimeSession
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from tests.official import NETWORKS, PIPELINES, load_vector, seeded
 
 # The ESC vectors of kind "network" leave the picture's completion out, which an exported ESC contains.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flashrib.model import ESCConfig, SSTConfig
-from flashrib.model.build import Network, network_from_config
+from flashrib.model.architectures.registry import Network, network_from_config
 from flashrib.model.config import NetworkConfig
 from tests.official import seeded
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashrib.model.build import build_model, network_from_config
+from flashrib.model.architectures.registry import build_model, network_from_config
 from flashrib.model.config import PRESETS, ESCConfig, NetworkConfig, SSTConfig, preset
 from flashrib.runtime.errors import UsageError
 from tests.official import SHARED_GOLDEN, config_from_official

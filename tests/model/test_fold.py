@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flashrib.model.build import build_model, network_from_config
+from flashrib.model.architectures.esc.network import PartialConv, geometric_ensemble
+from flashrib.model.architectures.registry import build_model, network_from_config
 from flashrib.model.config import ESCConfig, Gate, SSTConfig, UpsamplerConfig
-from flashrib.model.esc import PartialConv, geometric_ensemble
 from flashrib.model.fold import (
     drop_key_bias,
     fold,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flashrib.model.build import network_from_config
+from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.fold import fold
 from tests.official import NETWORKS, PIPELINES, load_vector, max_abs
 

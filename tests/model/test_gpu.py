@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from flashrib.model import build_model
-from flashrib.model.attention import window_attention
+from flashrib.model.attention.window import window_attention
 from flashrib.model.checkpoint import save_safetensors
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler
-from flashrib.runtime.torch_session import TorchSession
+from flashrib.runtime.sessions.torch_plain import TorchSession
 from tests.official import seeded
 
 pytestmark = pytest.mark.gpu

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashrib.model.esc import geometric_ensemble
+from flashrib.model.architectures.esc.network import geometric_ensemble
 from flashrib.model.rib import coordinate_features, position_codes
 from tests.official import load_vector, max_abs, seeded
 

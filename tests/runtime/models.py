@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from flashrib.model.build import Network
+from flashrib.model.architectures.registry import Network
 from flashrib.model.checkpoint import save_safetensors
 from flashrib.model.config import NetworkConfig
 from tests.model.networks import SMALL, small_network
-from tests.runtime.test_onnxruntime_session import nearest
+from tests.runtime.sessions.test_onnxruntime import nearest
 
 
 def write_onnx(path: Path, **options: Any) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import flashrib.runtime
-from flashrib.runtime.pictures import read_picture
+from flashrib.runtime.pictures.files import read_picture
 from tests.runtime.models import write_onnx
 from tests.runtime.picture_files import noise
 
@@ -33,7 +33,11 @@ def run(code: str, folder: Path) -> None:
 
 
 def test_the_list_is_complete() -> None:
-    assert {"flashrib.runtime.upscale", "flashrib.runtime.torch_session", "flashrib.runtime.cli.train"} <= set(MODULES)
+    assert {
+        "flashrib.runtime.tiling.upscale",
+        "flashrib.runtime.sessions.torch_plain",
+        "flashrib.runtime.cli.train",
+    } <= set(MODULES)
 
 
 @WAYS

@@ -12,12 +12,12 @@ from flashrib.export.engine import build as module
 from flashrib.export.engine.build import build_engine, cache_folder, cache_key
 from flashrib.export.engine.engine_from_onnx import Engine
 from flashrib.export.engine.options import EngineOptions
+from flashrib.runtime.artifacts.engine import EngineManifest, read_engine, read_manifest
 from flashrib.runtime.cli import main
-from flashrib.runtime.engine_manifest import EngineManifest, read_engine, read_manifest
 from flashrib.runtime.errors import FlashribError, ModelError
 from tests.export.engine.sources import TILE, needs_rtx, small_source, write_small
-from tests.runtime.engines import MANIFEST, PLAN
 from tests.runtime.models import write_onnx
+from tests.runtime.sessions.engines import MANIFEST, PLAN
 
 OPTIONS = EngineOptions("rtx", usual=TILE)
 

@@ -14,7 +14,7 @@ from flashrib.export.engine import engine_from_onnx as module
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.source import read_source
-from flashrib.export.forms import FORMS
+from flashrib.export.operators.forms import FORMS
 from flashrib.export.save import save_onnx
 from flashrib.runtime.errors import MissingPackageError, ModelError, UsageError
 from tests.export.engine.sources import CONFIG, NARROW, TILE, needs_rtx, small_model, small_source

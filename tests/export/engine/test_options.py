@@ -7,7 +7,7 @@ import pytest
 
 from flashrib.export.engine.options import EngineOptions, usual_size
 from flashrib.runtime.errors import UsageError
-from tests.runtime.engines import METADATA
+from tests.runtime.sessions.engines import METADATA
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.model import build_model
 from flashrib.model.checkpoint import load_model
-from flashrib.runtime.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import default_weights
 from tests.export.engine.sources import needs_rtx
 
 

@@ -9,10 +9,10 @@ from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import set_external_data
 
 from flashrib.export.engine.source import fused_form, prepared_model, read_source
-from flashrib.export.forms import with_attention_form
+from flashrib.export.operators.forms import with_attention_form
 from flashrib.export.save import save_onnx
 from flashrib.runtime.errors import ModelError
-from flashrib.runtime.tensorrt_flavours import FLAVOURS
+from flashrib.runtime.nvidia.flavours import FLAVOURS
 from tests.export.engine.sources import CONFIG, small_model
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashrib.model.attention.fused import window_attention_triton
+from flashrib.model.architectures.esc import gpu as esc
+from flashrib.model.architectures.esc.network import geometric_ensemble
+from flashrib.model.attention.window.op import window_attention_triton
 from flashrib.model.config import UpsamplerConfig
-from flashrib.model.esc import geometric_ensemble
 from flashrib.model.gpu import chain as chain_module
-from flashrib.model.gpu import esc, gpu_network, head, layers, operators, reference
+from flashrib.model.gpu import gpu_network, head, layers, operators, reference
 from flashrib.model.gpu.chain import Chain, up
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 from tests.official import seeded

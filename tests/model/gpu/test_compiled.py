@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from flashrib.model import build_model
-from flashrib.model.gpu import chain, esc, gpu_network, head, layers, operators
+from flashrib.model.architectures.esc import gpu as esc
+from flashrib.model.gpu import chain, gpu_network, head, layers, operators
 
 pytest.importorskip("triton", reason="the package triton, which PyTorch brings on Linux, is not installed")
 

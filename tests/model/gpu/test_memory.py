@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flashrib.model import PRESETS, build_model
-from flashrib.model.gpu import chain, esc, gpu_network, head, layers
+from flashrib.model.architectures.esc import gpu as esc
+from flashrib.model.architectures.sst.gpu import GpuSST
+from flashrib.model.gpu import chain, gpu_network, head, layers
 from flashrib.model.gpu.chain import up
-from flashrib.model.gpu.sst import GpuSST
 
 
 class Peak(TorchDispatchMode):

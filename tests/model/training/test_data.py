@@ -10,7 +10,7 @@ from PIL import Image
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, list_pictures, load_pairs, make_pair, split
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.imresize import imresize
+from flashrib.runtime.pictures.imresize import imresize
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int] = (41, 60)) -> list[Path]:

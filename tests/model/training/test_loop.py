@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flashrib.model import load_model
-from flashrib.model.build import network_from_config
+from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.config import SSTConfig
 from flashrib.model.training import loop
 from flashrib.model.training.config import TrainConfig

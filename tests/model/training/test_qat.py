@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flashrib.model.build import network_from_config
+from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.config import NetworkConfig, preset
 from flashrib.model.training.config import TrainConfig, read_config

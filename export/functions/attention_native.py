@@ -1,9 +1,0 @@
-"""Body with ONNX's own `Attention` (opset 23): the form that TensorRT fuses, from 10.14 on; see `padded_heads`."""
-
-from flashrib.export.functions import padded_heads
-
-OPSETS = {"": 23}
-
-CORE = (
-    padded_heads.BEFORE + "  attended_wide = Attention <scale: float = 1.0> (query, key, padded_v)" + padded_heads.AFTER
-)

@@ -1,0 +1,148 @@
+"""Checkpoint -> package of AOTInductor: the network for GPUs, compiled ahead of time to machine code for one GPU and one size.
+
+The package runs without tracing and without the code of the network: `flashrib.runtime.sessions.aoti`.
+"""
+
+import dataclasses
+import hashlib
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flashrib.export.describe import describe_network
+from flashrib.export.package.run import run_alone
+from flashrib.model.architectures.registry import Network
+from flashrib.model.fold import fold
+from flashrib.model.gpu import gpu_network
+from flashrib.runtime.artifacts.engine import Side
+from flashrib.runtime.artifacts.files import write_whole
+from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.manifest import manifest_path
+from flashrib.runtime.artifacts.package import PackageManifest
+from flashrib.runtime.errors import FlashribError, SessionError, UsageError
+from flashrib.runtime.sessions.torch_gpu.session import torch_dtype
+from flashrib.runtime.sessions.torch_plain import full_float32, load_trained, one_line_errors
+
+USUAL_SIDE = 768
+"""Pixels of a side by default: whole windows of all presets; of 768x768, 640x640 are no halo."""
+
+TARGETS = ("current", "cpu")
+
+DIFFERENCES = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
+"""Largest relative difference (RMS) between a package and the network it was compiled from: only the order of sums is another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageOptions:
+    """Properties of a package.
+
+    Attributes:
+        precision: "fp32", "fp16" or "bf16".
+        size: (H, W) of the input in pixels; None: `USUAL_SIDE`, in whole windows.
+        target: "current", the GPU of this machine, or "cpu".
+    """
+
+    precision: str = "fp16"
+    size: Side | None = None
+    target: str = "current"
+
+    def __post_init__(self) -> None:
+        torch_dtype(self.precision)
+        if self.target not in TARGETS:
+            raise UsageError(f"target {self.target!r} is not one of {', '.join(TARGETS)}")
+        if self.target == "cpu" and self.precision != "fp32":
+            raise UsageError(f"--precision {self.precision}: a package for the CPU computes in fp32")
+
+
+def build_package(
+    checkpoint: Path, output: Path, options: PackageOptions, arch: str | None = None, scale: int | None = None
+) -> PackageManifest:
+    """Build the package `output` and write its manifest beside it, each whole or not at all.
+
+    Args:
+        checkpoint: a .pth, .pt or .safetensors file.
+        output: where the package is written; an older one is replaced once the new one is complete.
+        options: what it is built for.
+        arch: see `TorchSession`.
+        scale: see `TorchSession`.
+
+    Raises:
+        CheckpointError, UsageError: the checkpoint or an option cannot be meant.
+        SessionError: no GPU, or PyTorch cannot compile the network.
+        FlashribError: a file cannot be written.
+    """
+    if not output.parent.is_dir():
+        raise FlashribError(f"{output}: the folder {output.parent} does not exist: make it first")
+    capability = (0, 0)
+    if options.target == "current":
+        if not torch.cuda.is_available():
+            raise SessionError(
+                "a package for a GPU is built on that GPU, and PyTorch sees none here: build it there, or with --target cpu"
+            )
+        capability = torch.cuda.get_device_capability()
+    network = load_trained(checkpoint, arch, scale)
+    config = network.config
+    size = options.size or (max(USUAL_SIDE // config.alignment, 1) * config.alignment,) * 2
+    if min(size) < config.minimum:
+        raise UsageError(
+            f"{size[0]}x{size[1]}: a side is below {config.minimum} pixels, the least that {config.name} takes"
+        )
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="flashrib-") as folder:
+        package = Path(folder) / "package.pt2"  # PyTorch wants this ending
+        with one_line_errors(f"{checkpoint}: AOTInductor cannot compile {config.name} for {size[0]}x{size[1]} pixels"):
+            _compile(network, package, size, options)
+        content = package.read_bytes()
+    manifest = PackageManifest(
+        flavour="aoti",
+        torch=torch.__version__,
+        device="cpu" if options.target == "cpu" else "cuda",
+        capability=capability,
+        size=size,
+        build_seconds=round(time.perf_counter() - started, 1),
+        package_sha256=hashlib.sha256(content).hexdigest(),
+        model=_metadata(network, options, hashlib.sha256(checkpoint.read_bytes()).hexdigest()),
+    )
+    write_whole(output, content)
+    write_whole(manifest_path(output), manifest.to_json().encode())
+    return manifest
+
+
+def _compile(network: Network, package: Path, size: Side, options: PackageOptions) -> None:
+    """Export the network for one size and compile it."""
+    from torch._inductor import aoti_compile_and_package
+
+    device = "cpu" if options.target == "cpu" else "cuda"
+    dtype = torch_dtype(options.precision)
+    module: nn.Module = fold(network) if device == "cpu" else gpu_network(network, dtype)
+    example = torch.zeros((1, 3, *size), dtype=dtype, device=device)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch to its own developers
+        program = torch.export.export(module.to(device), (example,))
+        aoti_compile_and_package(program, package_path=str(package))
+        with full_float32(device):
+            _compare(module, package, torch.rand_like(example), DIFFERENCES[options.precision])
+
+
+def _compare(module: nn.Module, package: Path, picture: torch.Tensor, bound: float) -> None:
+    """Refuse a package that computes something else than the network it was compiled from, or that no new process can load."""
+    wanted, found = module(picture).double(), run_alone(package, picture).double()
+    error = ((found - wanted).norm() / wanted.norm()).item()
+    if not error <= bound:
+        raise SessionError(
+            f"PyTorch {torch.__version__} compiled this network into something else (its output differs by {error:.1%}): nothing was"
+            " written; report it, and use --session torch meanwhile"
+        )
+
+
+def _metadata(network: Network, options: PackageOptions, source_sha256: str) -> ModelMetadata:
+    return describe_network(
+        network,
+        precision=options.precision,
+        attention="sdpa" if options.target == "cpu" else "triton",
+        source_sha256=source_sha256,
+    )

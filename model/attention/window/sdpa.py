@@ -1,0 +1,30 @@
+"""`window_attention` through PyTorch's fused attention: linear memory on the CPU and on the GPU, differentiable.
+
+The position codes become extra channels of q and k, and v gets as many zero channels: with head sizes that differ, PyTorch's CPU
+kernel falls back to the quadratic form.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.config import Window
+
+
+def window_attention_sdpa(
+    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
+) -> Tensor:
+    """See `flashrib.model.attention.window.window_attention`."""
+    q, k, v = split_heads(
+        complete(qkv, window, shift), window, num_heads
+    )  # views, (B, rows, columns, heads, Wh, Ww, D)
+    head_dim, rank = q.shape[-1], pos_q.shape[-1]
+
+    def with_codes(x: Tensor, codes: Tensor) -> Tensor:  # (windows, heads, N, D + R), the one copy that is made
+        codes = codes.to(x.dtype).reshape(-1, *window, rank).expand(*x.shape[:-1], rank)
+        return torch.cat([x, codes], dim=-1).flatten(0, 2).flatten(2, 3)
+
+    v = F.pad(v, (0, rank)).flatten(0, 2).flatten(2, 3)
+    out = F.scaled_dot_product_attention(with_codes(q, pos_q), with_codes(k, pos_k), v, scale=1.0)[..., :head_dim]
+    return merge(out, window, shift, (qkv.shape[1], qkv.shape[2]))

@@ -1,0 +1,38 @@
+"""`window_attention` and its constants as single nodes of an ONNX graph; only used while a network is exported.
+
+The nodes `flashrib::WindowAttention` and `flashrib::PositionCodes` carry what is fixed about the layer as attributes; their bodies,
+model-local functions, are attached by `flashrib.export`.
+"""
+
+import torch.onnx.ops
+from torch import Tensor
+
+from flashrib.model.config import Window
+
+
+def window_attention_symbolic(
+    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
+) -> Tensor:
+    """See `flashrib.model.attention.window.window_attention`."""
+    return torch.onnx.ops.symbolic(
+        "flashrib::WindowAttention",
+        (qkv, pos_q, pos_k),
+        attrs={"window": list(window), "num_heads": num_heads, "shift": list(shift)},
+        dtype=qkv.dtype,
+        shape=(*qkv.shape[:-1], qkv.shape[-1] // 3),
+        version=1,
+    )
+
+
+def position_codes_symbolic(rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor) -> tuple[Tensor, Tensor]:
+    """See `flashrib.model.rib.position_codes`."""
+    heads, _, rank = to_q.shape
+    shape = (heads, rows.shape[0] * columns.shape[0], rank)
+    pos_q, pos_k = torch.onnx.ops.symbolic_multi_out(
+        "flashrib::PositionCodes",
+        (rows, columns, to_q, to_k),
+        dtypes=(rows.dtype, rows.dtype),
+        shapes=(shape, shape),
+        version=1,
+    )
+    return pos_q, pos_k

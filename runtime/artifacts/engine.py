@@ -1,0 +1,162 @@
+"""The manifest `<engine>.json` beside an engine: what the engine is, for whom it was built, and the hash that proves it.
+
+An engine is machine code that TensorRT loads without looking twice, so nothing is loaded that the manifest does not vouch for.
+`flashrib.export.engine` writes manifests, `TensorRTSession` checks them; everything here runs without TensorRT and without a GPU.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.manifest import read_manifest_file, read_proven
+from flashrib.runtime.errors import SessionError
+from flashrib.runtime.nvidia.cuda import Gpu
+from flashrib.runtime.nvidia.flavours import FLAVOURS, version_numbers
+
+FORMAT = 1
+Side = tuple[int, int]
+
+# TensorRT-RTX engines that name no target run on these (measured: 9.0 is refused).
+RTX_PORTABLE = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+
+_MAGIC = (b"ptrt", b"vtrt", b"ftrt")  # how TensorRT's serialised engines begin
+_SUFFIXES = (".engine", ".plan", ".trt")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineManifest:
+    """What an engine says about itself.
+
+    Attributes:
+        flavour: "rtx" or "tensorrt".
+        version: version of TensorRT that built it.
+        targets: "sm86" ...: compute capabilities that it was built for; "ampere+": 8.0 and later; empty: portable (rtx).
+        version_compatible: True where later versions of TensorRT may load it.
+        shapes: smallest, preferred and largest (H, W) in input pixels; all equal: it takes this size only.
+        batch: pictures of one run.
+        io: dtype of input and output, "float32" or "float16".
+        precision: what it computes in, "fp16", "bf16", ...
+        scratch_bytes: memory that it needs on the GPU beside its weights, in bytes.
+        layers: number of layers of the engine, 0 where the builder did not say.
+        build_seconds: time that the build took.
+        onnx_sha256: hash of the ONNX file that it was built from.
+        engine_sha256: hash of the engine file.
+        model: what the ONNX file said about itself.
+    """
+
+    flavour: str
+    version: str
+    targets: tuple[str, ...]
+    version_compatible: bool
+    shapes: tuple[Side, Side, Side]
+    batch: int
+    io: str
+    precision: str
+    scratch_bytes: int
+    layers: int
+    build_seconds: float
+    onnx_sha256: str
+    engine_sha256: str
+    model: ModelMetadata
+
+    @property
+    def fixed_size(self) -> Side | None:
+        """(H, W) where the engine takes one size only, otherwise None."""
+        smallest, _, largest = self.shapes
+        return largest if smallest == largest else None
+
+    def to_json(self) -> str:
+        """Return the text of the manifest file."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def is_engine(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is an engine: by how it begins, or by its name; False where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except (OSError, ValueError):
+        return False
+    return start in _MAGIC or Path(path).suffix.lower() in _SUFFIXES
+
+
+def read_manifest(engine: str | os.PathLike[str]) -> EngineManifest:
+    """Read the manifest of an engine.
+
+    Raises:
+        ModelError: there is none, or it is malformed.
+    """
+    return read_manifest_file(engine, "engine", "flashrib build", FORMAT, _checked)
+
+
+def read_engine(engine: str | os.PathLike[str], manifest: EngineManifest) -> bytes:
+    """Return the content of an engine file, proven to be what its manifest describes.
+
+    Raises:
+        ModelError: it cannot be read, or was changed after it was built.
+    """
+    return read_proven(engine, "engine", manifest.engine_sha256)
+
+
+def check_version(engine: str | os.PathLike[str], manifest: EngineManifest, installed: str) -> None:
+    """Refuse an engine of another version of TensorRT.
+
+    Raises:
+        SessionError: the installed version cannot load it.
+    """
+    if installed == manifest.version:
+        return
+    if manifest.version_compatible and version_numbers(installed) >= version_numbers(manifest.version):
+        return
+    product = FLAVOURS[manifest.flavour].product
+    raise SessionError(
+        f"{engine}: was built by {product} {manifest.version}, but {installed} is installed: build it anew, or install"
+        f" {manifest.version}"
+    )
+
+
+def check_gpu(engine: str | os.PathLike[str], manifest: EngineManifest, gpu: Gpu) -> None:
+    """Refuse an engine that was built for other GPUs.
+
+    Raises:
+        SessionError: the GPU cannot run it.
+    """
+    if manifest.flavour == "tensorrt" and not manifest.targets:
+        return  # the builder knew no GPU; TensorRT itself refuses what does not fit
+    if "ampere+" in manifest.targets:
+        fits, wanted = gpu.capability >= (8, 0), "8.0 or later"
+    else:
+        known = tuple(_capability(target) for target in manifest.targets) or RTX_PORTABLE
+        fits, wanted = gpu.capability in known, " or ".join(f"{major}.{minor}" for major, minor in known)
+    if not fits:
+        major, minor = gpu.capability
+        raise SessionError(
+            f"{engine}: was built for GPUs of compute capability {wanted}, but this one, {gpu.name}, has {major}.{minor}:"
+            " build it for this GPU"
+        )
+
+
+def _capability(target: str) -> tuple[int, int]:
+    number = int(target.removeprefix("sm"))
+    return number // 10, number % 10
+
+
+def _checked(**values: Any) -> EngineManifest:
+    """Return the manifest with these values; ValueError where a field that decisions hang on holds nonsense."""
+    manifest = EngineManifest(**values)
+    sides = [side for shape in manifest.shapes for side in shape]
+    if manifest.flavour not in FLAVOURS:
+        raise ValueError(f"the flavour is {manifest.flavour!r}")
+    if len(manifest.shapes) != 3 or len(sides) != 6 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"the shapes are {manifest.shapes}")
+    if manifest.io not in ("float32", "float16"):
+        raise ValueError(f"io is {manifest.io!r}")
+    if not isinstance(manifest.batch, int) or manifest.batch < 1:
+        raise ValueError(f"the batch is {manifest.batch!r}")
+    for target in manifest.targets:
+        if target != "ampere+" and not (target.startswith("sm") and target[2:].isdecimal()):
+            raise ValueError(f"the target is {target!r}")
+    return manifest

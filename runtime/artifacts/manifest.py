@@ -1,0 +1,84 @@
+"""What manifests have in common: `<artifact>.json` beside an artifact of machine code, with the hash that proves what it describes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.errors import ModelError
+
+M = TypeVar("M")
+
+
+def manifest_path(artifact: str | os.PathLike[str]) -> Path:
+    """Return where the manifest of an artifact lies."""
+    return Path(f"{os.fspath(artifact)}.json")
+
+
+def read_manifest_file(
+    artifact: str | os.PathLike[str], kind: str, command: str, version: int, make: Callable[..., M]
+) -> M:
+    """Read the manifest of an artifact.
+
+    Args:
+        artifact: the file that it lies beside.
+        kind: what the artifact is called in messages, "engine".
+        command: what builds one.
+        version: of the manifest's format.
+        make: takes the manifest's values by name, lists as tuples, `model` as a `ModelMetadata`; raises ValueError where one is nonsense.
+
+    Raises:
+        ModelError: there is none, or it is malformed.
+    """
+    path = manifest_path(artifact)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{artifact}: its manifest {path.name} is missing, so nothing says what this {kind} is: copy it along, or build the"
+            f" {kind} with {command}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
+    try:
+        values = json.loads(text)
+        if values.pop("format") != version:
+            raise ValueError("its format is of another version of flashrib")
+        model = ModelMetadata(**_tuples(values.pop("model")))
+        return make(**_tuples(values), model=model)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the {kind} anew") from error
+
+
+def read_proven(artifact: str | os.PathLike[str], kind: str, sha256: str) -> bytes:
+    """Return the content of an artifact, proven to be what its manifest describes.
+
+    Args:
+        artifact: the file.
+        kind: what it is called in messages, "engine".
+        sha256: the hash that its manifest holds.
+
+    Raises:
+        ModelError: it cannot be read, or was changed after it was built.
+    """
+    try:
+        content = Path(artifact).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{artifact}: cannot be read: {error.strerror or error}") from error
+    seen = hashlib.sha256(content).hexdigest()
+    if seen != sha256:
+        raise ModelError(
+            f"{artifact}: is not the {kind} that its manifest describes (sha256 {seen[:12]}..., not {sha256[:12]}...): it is"
+            " damaged or was replaced; build it anew"
+        )
+    return content
+
+
+def _tuples(value: Any) -> Any:
+    """Turn JSON's lists into tuples, at every depth."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

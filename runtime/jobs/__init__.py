@@ -1,0 +1,1 @@
+"""What the commands do with many inputs: values and callbacks, no command line."""

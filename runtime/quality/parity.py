@@ -1,0 +1,366 @@
+"""Parity: artifacts (checkpoints, ONNX files, engines) against a reference, on the same inputs."""
+
+import dataclasses
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.errors import (
+    FlashribError,
+    MissingPackageError,
+    ModelError,
+    OutOfMemoryError,
+    SessionError,
+    UsageError,
+)
+from flashrib.runtime.quality.metrics import psnr
+from flashrib.runtime.quality.parity_bounds import LEAST_RMS, Bound, bound_of
+from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
+from flashrib.runtime.sessions.protocol import Batch, Session
+from flashrib.runtime.sessions.table import choose_session, open_session
+
+EMULATION = "emulation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An artifact's output beside the reference's, for one input.
+
+    Attributes:
+        case: the input's name.
+        height: of the input in pixels.
+        width: of the input in pixels.
+        finite: whether the output holds neither NaN nor infinity; where it does, the three figures of the error are NaN.
+        max_abs: largest difference of any value, 1 being white.
+        rms_ratio: RMS of the difference over RMS of the reference's output (at least `LEAST_RMS`).
+        psnr: between both outputs in dB, peak 1; infinite where they are equal.
+        psnr_truth: to the original in dB, on 8 bits, luma, without a border of `scale` pixels; None where there is none.
+        psnr_reference: the same for the reference.
+        within: no figure is over its bound.
+    """
+
+    case: str
+    height: int
+    width: int
+    finite: bool
+    max_abs: float
+    rms_ratio: float
+    psnr: float
+    psnr_truth: float | None
+    psnr_reference: float | None
+    within: bool
+
+
+@dataclasses.dataclass
+class Artifact:
+    """All that was found out about one file.
+
+    Attributes:
+        file: where it lies.
+        kind: of its session, such as "onnxruntime"; `EMULATION` for ONNX files in bf16, for which ONNX Runtime has no kernels on
+            the CPU: the same graph in float32 with every tensor rounded to bf16. Empty where none could be chosen.
+        precision: "fp32", "fp16", ...; empty where it could not be opened.
+        sha256: of the file; empty where it cannot be read.
+        bound: what its errors are measured by; None where it could not be opened, and for the reference.
+        comparisons: one per input; none for the reference.
+        failure: what is wrong, in one line; None: nothing.
+        layer: the first layer that diverges, in words, where somebody looked for it.
+    """
+
+    file: Path
+    kind: str = ""
+    precision: str = ""
+    sha256: str = ""
+    bound: Bound | None = None
+    comparisons: list[Comparison] = dataclasses.field(default_factory=list)
+    failure: str | None = None
+    layer: str | None = None
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The comparison with the largest error, NaN and infinity being larger than any."""
+        return max(self.comparisons, key=lambda c: (not c.finite, not c.within, c.max_abs), default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a report shows of one input: the outputs (1, 3, rH, rW) of the reference and, by index, of the artifacts."""
+
+    case: Case
+    reference: Batch
+    artifacts: dict[int, Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Result of `verify`: the reference, the artifacts, and what a report shows.
+
+    `cases` are all inputs by name, `seed` that of the random ones.
+    """
+
+    reference: Artifact
+    artifacts: list[Artifact]
+    scale: int
+    seed: int
+    cases: dict[str, Case]
+    shown: list[Shown]
+
+    @property
+    def passed(self) -> bool:
+        """No artifact failed."""
+        return all(artifact.failure is None for artifact in self.artifacts)
+
+
+def verify(
+    reference: Path,
+    artifacts: Sequence[Path],
+    *,
+    pictures: Path | None = None,
+    arch: str | None = None,
+    scale: int | None = None,
+    side: int = DEFAULT_SIDE,
+    seed: int = SEED,
+    threads: int | None = None,
+    most_shown: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Parity:
+    """Run the reference and the artifacts on the same inputs and compare the outputs; all sessions are open at a time.
+
+    An artifact that cannot be opened or run has failed; it keeps no other from being compared.
+
+    Args:
+        reference: what is right: a checkpoint (runs in float32), or an ONNX file.
+        artifacts: what is compared with it. One of a fixed size is compared on inputs of this size.
+        pictures: folder of pictures to add to the made inputs; see `picture_cases`.
+        arch: architecture of checkpoints that do not say it themselves.
+        scale: magnification of checkpoints that do not say it themselves.
+        side: longest side of pictures and of the chart in pixels; larger pictures are cut.
+        seed: of the random inputs.
+        threads: on the CPU; see `open_session`.
+        most_shown: number of inputs with something to see whose outputs are kept for a report, pictures first.
+        progress: called with the number of finished runs and of all.
+
+    Raises:
+        UsageError: there is no artifact.
+        FlashribError: the reference or the pictures cannot be used, or the reference gives NaN or infinity.
+    """
+    if not artifacts:
+        raise UsageError("there is no artifact to compare with the reference")
+    with ExitStack() as stack:
+
+        def opened(artifact: Artifact) -> Session:
+            _, artifact.kind = choose_session(artifact.file)
+            hinted = artifact.kind == "torch"  # only a checkpoint may need them
+            artifact.sha256 = _sha256(artifact.file)
+            runnable = artifact.file
+            if artifact.kind == "onnxruntime" and describe_onnx(artifact.file).precision == "bf16":
+                artifact.kind = EMULATION
+                runnable = _emulated(artifact.file, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            session = open_session(
+                runnable, arch=arch if hinted else None, scale=scale if hinted else None, threads=threads
+            )
+            stack.callback(session.close)
+            artifact.precision = precision_of(session)
+            return session
+
+        truth = Artifact(reference)
+        base = opened(truth)
+        results = [Artifact(path) for path in artifacts]
+        sessions: dict[int, Session] = {}
+        for index, artifact in enumerate(results):
+            try:
+                session = opened(artifact)
+                artifact.bound = bound_of(artifact.precision, truth.precision)
+                _check_alike(artifact.file, session, reference, base)
+                sessions[index] = session
+            except FlashribError as error:
+                artifact.failure = _named(artifact.file, error)
+
+        parity = Parity(truth, results, base.scale, seed, {}, [])
+        groups = _by_size(base, sessions)
+        minimum = max([base.minimum, *(session.minimum for session in sessions.values())])
+        work: list[tuple[Case, list[int]]] = []
+        for size, indices in groups.items():
+            cases = made_cases(minimum, side, seed, size)
+            if pictures is not None:
+                cases = picture_cases(pictures, base.scale, minimum, side, size) + cases
+            work += [(case, indices) for case in cases]
+        visible = sorted((case for case, _ in work if case.shown), key=lambda case: case.name.startswith("chart"))
+        kept = {case.name for case in visible[:most_shown]}
+        runs, done = sum(1 + len(indices) for _, indices in work), 0
+        for case, indices in work:
+            parity.cases[case.name] = case
+            expected = base.run(case.batch)
+            if not np.isfinite(expected).all():
+                raise SessionError(
+                    f"{reference}: NaN or infinity in the reference's output for the input {case.name!r}: nothing can be"
+                    " compared with it"
+                )
+            outputs: dict[int, Batch] = {}
+            for index in indices:
+                artifact = results[index]
+                if artifact.failure is not None:
+                    continue
+                assert artifact.bound is not None
+                try:
+                    outputs[index] = output = sessions[index].run(case.batch)
+                    wanted = np.clip(expected, 0, 1) if _clamps(sessions[index]) else expected
+                    artifact.comparisons.append(compare(case, wanted, output, artifact.bound, base.scale))
+                except SessionError as error:
+                    artifact.failure = f"on the input {case.name!r}: {_named(artifact.file, error)}"
+            if case.name in kept:
+                parity.shown.append(Shown(case, expected, outputs))
+            done += 1 + len(indices)
+            progress(done, runs)
+    for artifact in results:
+        artifact.failure = artifact.failure or failure_of(artifact)
+    return parity
+
+
+def compare(case: Case, expected: Batch, output: Batch, bound: Bound, scale: int) -> Comparison:
+    """Compare an output with the reference's.
+
+    Args:
+        case: the input.
+        expected: output of the reference (1, 3, scale*H, scale*W), finite.
+        output: that of the artifact.
+        bound: of its errors.
+        scale: magnification.
+
+    Raises:
+        SessionError: the shapes differ.
+    """
+    if output.shape != expected.shape:
+        raise SessionError(f"the output is {_by(output.shape)}, but the reference's is {_by(expected.shape)}")
+    height, width = case.batch.shape[2:]
+    finite = bool(np.isfinite(output).all())
+    max_abs = ratio = between = math.nan
+    within = False
+    if finite:
+        error = output.astype(np.float64) - expected
+        mean_square = float(np.mean(np.square(error)))
+        level = math.sqrt(float(np.mean(np.square(expected, dtype=np.float64))))
+        max_abs = float(np.abs(error).max())
+        ratio = math.sqrt(mean_square) / max(level, LEAST_RMS)
+        between = -10 * math.log10(mean_square) if mean_square else math.inf
+        within = _at_most(max_abs, bound.max_abs) and _at_most(ratio, bound.rms_ratio)
+    truths = [
+        None if case.truth is None or not finite else psnr(to_8_bits(picture), case.truth, border=scale)
+        for picture in (output, expected)
+    ]
+    return Comparison(case.name, height, width, finite, max_abs, ratio, between, truths[0], truths[1], within)
+
+
+def failure_of(artifact: Artifact) -> str | None:
+    """Say in one line which bound the errors of an artifact are over, or None."""
+    worst, bound, count = artifact.worst, artifact.bound, len(artifact.comparisons)
+    if worst is None or bound is None:
+        return "nothing was compared"
+    if broken := [c for c in artifact.comparisons if not c.finite]:
+        return f"NaN or infinity in the output for the input {broken[0].case!r} ({len(broken)} of {count} inputs)"
+    if over := [c for c in artifact.comparisons if not c.within]:
+        absolute = not _at_most(worst.max_abs, bound.max_abs)
+        figure, limit = (worst.max_abs, bound.max_abs) if absolute else (worst.rms_ratio, bound.rms_ratio)
+        return (
+            f"differs by {figure:.2e} ({'max abs' if absolute else 'RMS ratio'}) on the input {worst.case!r}, but"
+            f" {artifact.precision} may differ by {limit:.0e} ({len(over)} of {count} inputs are over their bound)"
+        )
+    drop = psnr_drop(artifact)
+    if drop is not None and drop > bound.psnr_drop:
+        return (
+            f"loses {drop:.3f} dB of PSNR to the originals, but {artifact.precision} may lose {bound.psnr_drop:.3f} dB"
+        )
+    return None
+
+
+def psnr_drop(artifact: Artifact) -> float | None:
+    """Mean loss of PSNR to the originals against the reference in dB, or None where no picture has an original."""
+    drops = [
+        c.psnr_reference - c.psnr_truth
+        for c in artifact.comparisons
+        if c.psnr_truth is not None and c.psnr_reference is not None and c.psnr_truth != c.psnr_reference
+    ]
+    counted = sum(c.psnr_truth is not None for c in artifact.comparisons)
+    return math.fsum(drops) / counted if counted else None
+
+
+def precision_of(session: Session) -> str:
+    """Precision that a session computes in: what its file says, otherwise float32."""
+    metadata = getattr(session, "metadata", None)
+    return str(getattr(metadata, "precision", "fp32"))
+
+
+def _clamps(session: Session) -> bool:
+    """Say whether the file bounds its output to 0..1."""
+    return bool(getattr(getattr(session, "metadata", None), "clamp", False))
+
+
+def to_8_bits(batch: Batch) -> Pixels:
+    """The first picture of (B, 3, H, W), nominally 0..1, as (H, W, 3) uint8; NaN becomes black."""
+    values = np.clip(np.nan_to_num(batch[0]), 0, 1).transpose(1, 2, 0)
+    return np.asarray(np.rint(values * 255), np.uint8)
+
+
+def _emulated(file: Path, folder: Path) -> Path:
+    """Write the graph that emulates an ONNX file in bf16, and return its path."""
+    try:
+        import onnx
+
+        from flashrib.export.emulate import emulated
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "onnx", "emulating bf16", "export") from error
+    external_files(file)
+    path = folder / "emulated.onnx"
+    try:
+        onnx.save(emulated(onnx.load(file)), path)
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{file}: cannot be emulated in float32: {' '.join(str(error).split())}") from error
+    return path
+
+
+def _by_size(base: Session, sessions: dict[int, Session]) -> dict[tuple[int, int] | None, list[int]]:
+    """The artifacts' indices by the size that their inputs must have, None for any."""
+    groups: dict[tuple[int, int] | None, list[int]] = {}
+    for index, session in sessions.items():
+        groups.setdefault(base.fixed_size or session.fixed_size, []).append(index)
+    return groups
+
+
+def _check_alike(file: Path, session: Session, reference: Path, base: Session) -> None:
+    """Raise ModelError where no common input gives comparable outputs."""
+    if session.scale != base.scale:
+        raise ModelError(f"upscales by {session.scale}, but the reference {reference} by {base.scale}")
+    if base.fixed_size and session.fixed_size not in (None, base.fixed_size):
+        assert session.fixed_size is not None
+        raise ModelError(
+            f"takes {_by(session.fixed_size)} pixels only, but the reference {reference} takes {_by(base.fixed_size)} only:"
+            " use a reference of any size"
+        )
+
+
+def _at_most(value: float, bound: float | None) -> bool:
+    return bound is None or value <= bound
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _named(file: Path, error: FlashribError) -> str:
+    """The error's text without the file's name in front, which whoever prints it puts there."""
+    text = str(error).removeprefix(f"{file}: ")
+    return f"out of memory: {text}" if isinstance(error, OutOfMemoryError) else text
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""The fast session on CUDA GPUs, through PyTorch and our kernels."""

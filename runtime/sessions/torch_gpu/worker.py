@@ -1,0 +1,254 @@
+"""One GPU that takes tiles as they are: copies in, computes and copies out at the same time, without waiting for any of it.
+
+Pixels travel as they are (a byte per value, not four) and are converted on the GPU. Three streams and two sets of buffers:
+
+    copy in      | tile 2      | tile 3      |
+    compute             | tile 1 .......... | tile 2 .......... |
+    copy out                                | tile 1 |
+
+A shape that comes again is recorded as a CUDA graph, unless it is so large that launching its kernels takes no share of the time.
+"""
+
+import contextlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.sessions.protocol import Batch, Pixels, not_finite, wrong_shape
+from flashrib.runtime.sessions.torch_gpu.buffers import Slot
+from flashrib.runtime.sessions.torch_gpu.pixels import to_batch, to_pixels
+from flashrib.runtime.sessions.torch_plain import full_float32, one_line_errors
+
+if TYPE_CHECKING:
+    import torch
+
+GRAPH_PIXELS = 512 * 512
+"""Input pixels up to which a shape is recorded; above, a graph would only take memory."""
+
+GRAPHS = 8
+"""Shapes whose graphs are kept, the latest ones."""
+
+# Python code of networks, compilers and recording run on one thread at a time; launching a graph needs no lock.
+_LOCK = threading.Lock()
+
+Key = tuple[tuple[int, ...], str]  # shape and dtype of a tile
+
+
+class _Graph(NamedTuple):
+    """A recorded shape: what it reads, what it writes, and whether that is finite."""
+
+    graph: Any
+    source: "torch.Tensor"
+    result: "torch.Tensor"
+    finite: "torch.Tensor"
+
+
+class GpuWorker:
+    """Runs a network on one GPU; follows `flashrib.runtime.sessions.protocol.TileWorker`.
+
+    Attributes:
+        device: "cuda:0", ...
+    """
+
+    ahead = 2
+
+    def __init__(
+        self, network: Callable[["torch.Tensor"], "torch.Tensor"], device: str, dtype: "torch.dtype", scale: int
+    ) -> None:
+        """Make the streams.
+
+        Args:
+            network: maps (B, 3, H, W) of `dtype`, RGB in 0..1, to (B, 3, scale*H, scale*W); its weights are on `device` already.
+            device: "cuda:0", ...
+            dtype: of the network's input.
+            scale: magnification.
+        """
+        import torch
+
+        self._network = network
+        self.device, self._dtype, self._scale = device, dtype, scale
+        Stream: Any = torch.cuda.Stream  # has no types
+        with torch.cuda.device(device):
+            self._copy_in, self._compute, self._copy_out = (Stream() for _ in range(3))
+            self._slots = [Slot(self.device) for _ in range(self.ahead)]
+            self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: OrderedDict[Key, _Graph | None] = OrderedDict()  # None: seen once
+        self._records = True
+        self._submitted = self._collected = 0
+        self._bytes_per_pixel: float | None = None
+
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+        """See `flashrib.runtime.sessions.protocol.TileWorker.submit`."""
+        import torch
+
+        slot = self._slots[self._submitted % self.ahead]
+        with self._on_gpu(where):
+            with torch.cuda.stream(self._copy_in):
+                source = slot.load(pixels)
+            with torch.cuda.stream(self._compute):
+                self._compute.wait_event(slot.loaded)
+                result, finite = self._run(source, (pixels.shape, pixels.dtype.name), where)
+                slot.keep(result[rows, columns], finite)
+            with torch.cuda.stream(self._copy_out):
+                self._copy_out.wait_event(slot.computed)
+                slot.unload()
+        slot.where = where
+        self._submitted += 1
+
+    def collect(self, target: Pixels) -> None:
+        """See `flashrib.runtime.sessions.protocol.TileWorker.collect`."""
+        slot = self._slots[self._collected % self.ahead]
+        with self._on_gpu(slot.where):
+            finite = slot.write(target)
+        self._collected += 1
+        if not finite:
+            raise not_finite(slot.where)
+
+    def abandon(self) -> None:
+        """See `flashrib.runtime.sessions.protocol.TileWorker.abandon`."""
+        import torch
+
+        try:
+            torch.cuda.synchronize(self.device)
+        except RuntimeError:  # the GPU failed for good; who comes next will be told so
+            return
+        self._submitted = self._collected = 0
+        self._graphs.clear()
+        with torch.cuda.device(self.device):
+            self._slots = [Slot(self.device) for _ in range(self.ahead)]
+            self._pool = torch.cuda.graph_pool_handle()
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Free the network and all memory."""
+        self._network = _closed
+        self.abandon()
+
+    def run(self, batch: Batch) -> Batch:
+        """Run a batch (B, 3, H, W), float32 -> (B, 3, scale*H, scale*W), float32, and wait for it; see `Session.run`."""
+        import torch
+
+        shape = "x".join(str(side) for side in batch.shape)
+        try:
+            with self._on_gpu(f"a batch of {shape}"):
+                output = self._call(torch.from_numpy(batch).to(self.device).to(self._dtype))
+                result: Batch = np.ascontiguousarray(output.float().cpu().numpy())
+        except OutOfMemoryError:
+            self.abandon()
+            raise
+        return result
+
+    def bytes_per_pixel(self, side: int) -> float:
+        """Return the memory that a run needs at its peak per input pixel, measured once on `side` x `side` pixels."""
+        import torch
+
+        if self._bytes_per_pixel is None:
+            with self._on_gpu("a first tile, to measure the memory"):
+                pixels = torch.zeros((side, side, 3), dtype=torch.uint8, device=self.device)
+                for _ in range(2):  # the first run leaves behind what libraries keep, which is no matter of pixels
+                    before = torch.cuda.memory_allocated(self.device)
+                    torch.cuda.reset_peak_memory_stats(self.device)
+                    self._pixels(pixels, "a first tile")
+                    torch.cuda.synchronize(self.device)
+                    peak = torch.cuda.max_memory_allocated(self.device)
+            self._bytes_per_pixel = max(peak - before, 1) / (side * side)
+        return self._bytes_per_pixel
+
+    def free_memory(self) -> int:
+        """Return the bytes that new tiles can use."""
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+
+    def _run(self, source: "torch.Tensor", key: Key, where: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Put a tile's work on the compute stream: as a graph if its shape was seen before and is not too large."""
+        height, width = source.shape[:2]
+        if not self._records or height * width > GRAPH_PIXELS:
+            return self._pixels(source, where)
+        if key not in self._graphs:
+            # The first run loads kernels and sets up libraries, which cannot be recorded.
+            self._graphs[key] = None
+            while len(self._graphs) > GRAPHS:
+                self._graphs.popitem(last=False)
+            return self._pixels(source, where)
+        self._graphs.move_to_end(key)
+        recorded = self._graphs[key] or self._record(source, where)
+        if recorded is None:
+            return self._pixels(source, where)
+        self._graphs[key] = recorded
+        recorded.source.copy_(source)
+        recorded.graph.replay()
+        return recorded.result, recorded.finite
+
+    def _record(self, source: "torch.Tensor", where: str) -> _Graph | None:
+        """Record the work for tiles like `source`; None, and never again, where that fails."""
+        import torch
+
+        static = torch.empty_like(source)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads use other GPUs meanwhile.
+            with torch.cuda.graph(graph, self._pool, self._compute, capture_error_mode="thread_local"):
+                result, finite = self._pixels(static, where)
+        except RuntimeError as error:  # the memory may be full, too: without graphs there is more
+            self._records = False
+            self._leave_recording()
+            self._graphs.clear()
+            self._pool = torch.cuda.graph_pool_handle()
+            logging.getLogger("flashrib").warning(
+                "flashrib: warning: CUDA graphs do not work with this network on %s (%s): kernels are launched one by one, which"
+                " slows small tiles down",
+                self.device,
+                str(error).strip().splitlines()[0],
+            )
+            return None
+        return _Graph(graph, static, result, finite)
+
+    def _leave_recording(self) -> None:
+        """Tell PyTorch's allocator that a recording is over that a network broke off by waiting for the GPU, for example.
+
+        PyTorch 2.11 and 2.13 say so themselves only where it ended well. In a recording the allocator gives nothing back, so the memory
+        of earlier tiles would be lost for others, however short it is.
+        """
+        import torch
+
+        device = torch.device(self.device).index or 0
+        # Neither has a public name; a RuntimeError says "not currently recording": all is well.
+        with contextlib.suppress(AttributeError, RuntimeError):
+            torch._C._cuda_endAllocateToPool(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
+
+    def _pixels(self, source: "torch.Tensor", where: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Tile as it is -> result as it will be, and whether it is finite."""
+        batch = to_batch(source, self._dtype)
+        result = self._call(batch)
+        expected = (1, 3, self._scale * source.shape[0], self._scale * source.shape[1])
+        if tuple(result.shape) != expected:
+            raise wrong_shape(tuple(result.shape), expected, self._scale, where)
+        return to_pixels(result, source.dtype, gray=source.ndim == 2), result.isfinite().all()
+
+    def _call(self, batch: "torch.Tensor") -> "torch.Tensor":
+        with _LOCK, full_float32(self.device):
+            return self._network(batch)
+
+    @contextlib.contextmanager
+    def _on_gpu(self, what: str) -> Iterator[None]:
+        """Make this GPU the thread's current one, without gradients; errors become ours, in one line."""
+        import torch
+
+        with (
+            one_line_errors(f"PyTorch failed on {what} on {self.device!r}"),
+            torch.cuda.device(self.device),
+            torch.inference_mode(),
+        ):
+            yield
+
+
+def _closed(batch: "torch.Tensor") -> "torch.Tensor":
+    raise SessionError("the PyTorch session is closed: make a new one")

@@ -1,0 +1,171 @@
+"""Upscales whole pictures with a session, tile by tile, so that memory is bounded by the tile and not by the picture."""
+
+import numpy as np
+
+from flashrib.runtime.errors import OutOfMemoryError, UsageError
+from flashrib.runtime.pictures.alpha import fill_transparent
+from flashrib.runtime.pictures.files import Picture
+from flashrib.runtime.sessions.protocol import Pixels, Session, TileSession
+from flashrib.runtime.tiling.plan import TilePlan, plan, smaller, spread
+from flashrib.runtime.tiling.run import Progress, run_tiles
+
+DEFAULT_TILE = 256
+"""Input pixels that an inner tile owns on each side."""
+
+DEFAULT_HALO = 64
+"""Input pixels of context on each inner side of a tile."""
+
+
+def upscale_picture(
+    session: Session,
+    picture: Picture,
+    *,
+    tile: int | tuple[int, int] | None = None,
+    halo: int | None = None,
+    progress: Progress | None = None,
+) -> Picture:
+    """Upscale a picture with everything that belongs to it.
+
+    Colours under full transparency are filled from their visible neighbours before, so that they do not bleed into the
+    edges. Alpha goes through the same network as a gray picture; alpha of one value everywhere stays this value.
+
+    Args:
+        session: the loaded model.
+        picture: what to upscale; stays as it is.
+        tile: see `upscale_array`.
+        halo: see `upscale_array`.
+        progress: see `upscale_array`; colour and alpha count as one.
+
+    Returns:
+        The picture scale times as high and wide, of the same dtype, gray if it was, with its ICC profile and EXIF data.
+
+    Raises:
+        UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
+    """
+    alpha = picture.alpha
+    has_shape = alpha is not None and bool((alpha != alpha[0, 0]).any())
+    passes = 2 if has_shape else 1
+
+    def report(finished_passes: int) -> Progress | None:
+        if progress is None:
+            return None
+        return lambda done, total: progress(finished_passes * total + done, passes * total)
+
+    pixels = picture.pixels if alpha is None or not has_shape else fill_transparent(picture.pixels, alpha)
+    if picture.gray:
+        gray = upscale_array(session, pixels[:, :, 0], tile=tile, halo=halo, progress=report(0))
+        upscaled = np.repeat(gray[:, :, None], 3, axis=2)
+    else:
+        upscaled = upscale_array(session, pixels, tile=tile, halo=halo, progress=report(0))
+
+    upscaled_alpha: Pixels | None = None
+    if alpha is not None and has_shape:
+        upscaled_alpha = upscale_array(session, alpha, tile=tile, halo=halo, progress=report(1))
+    elif alpha is not None:
+        upscaled_alpha = np.full(upscaled.shape[:2], alpha[0, 0], alpha.dtype)
+    return Picture(pixels=upscaled, alpha=upscaled_alpha, gray=picture.gray, icc=picture.icc, exif=picture.exif)
+
+
+def upscale_array(
+    session: Session,
+    pixels: Pixels,
+    *,
+    tile: int | tuple[int, int] | None = None,
+    halo: int | None = None,
+    progress: Progress | None = None,
+) -> Pixels:
+    """Upscale the pixels of a picture.
+
+    Args:
+        session: the loaded model.
+        pixels: (H, W, 3) RGB, or (H, W) gray, which goes in as three equal channels and comes out as their mean. uint8 and
+            uint16 over their whole range, or float32, nominally 0..1.
+        tile: input pixels that an inner tile owns, one number or (height, width); None: the whole picture for models
+            that look at it as a whole, what fits and spreads best for sessions on GPUs (see `flashrib.runtime.tiling.plan.spread`),
+            otherwise `DEFAULT_TILE`. Of no meaning for sessions of a fixed size.
+        halo: input pixels of context on each inner side of a tile; None: `DEFAULT_HALO`.
+        progress: called with (input pixels done, input pixels in all) before the first and after each tile; it starts
+            anew from 0 when the tiles did not fit into memory and smaller ones are tried.
+
+    Returns:
+        (scale*H, scale*W, 3), or (scale*H, scale*W), of the dtype of `pixels`. Integers are rounded half to even after
+        clamping to the range; float32 is not clamped.
+
+    Raises:
+        UsageError: pixels, tile or halo that cannot be meant.
+        OutOfMemoryError: not even the smallest tiles fit, or tiles would change what a model that looks at the whole
+            picture makes of it and were not asked for.
+        SessionError: the session failed, or returned NaN, infinity or a wrong shape.
+    """
+    _check_pixels(pixels)
+    height, width = pixels.shape[:2]
+    halo = DEFAULT_HALO if halo is None else halo
+    sides = _tile_sides(session, tile, halo, height, width)
+    output = _allocate_output(session, pixels)
+    current = plan(height, width, sides, halo, session.multiple, session.minimum, session.fixed_size)
+    while not run_tiles(session, pixels, current, output, progress):
+        # Outside of any except clause: its traceback would keep the arrays of the tile that did not fit.
+        if session.whole_picture and tile is None and session.fixed_size is None:
+            raise OutOfMemoryError(
+                f"the picture of {width}x{height} pixels does not fit into memory in one piece, and this model looks at the"
+                f" whole picture, so that tiles change the result: to accept that, ask for them, as with a tile of 256"
+            )
+        sides, current = _smaller_plan(session, sides, halo, current)
+    return output
+
+
+def _check_pixels(pixels: Pixels) -> None:
+    """Raise UsageError for anything but (H, W, 3) or (H, W) of a known dtype."""
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise UsageError(f"the pixels are {pixels.dtype}, but they must be uint8, uint16 or float32")
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)) or pixels.size == 0:
+        raise UsageError(f"the pixels have the shape {pixels.shape}, but it must be (H, W, 3) or (H, W), not empty")
+
+
+def _tile_sides(
+    session: Session, tile: int | tuple[int, int] | None, halo: int, height: int, width: int
+) -> tuple[int, int]:
+    """Return the (height, width) that a tile owns, no larger than the picture needs."""
+    if tile is None and isinstance(session, TileSession) and not (session.whole_picture or session.fixed_size):
+        most, devices = session.most_pixels(), len(session.workers)
+        return spread(height, width, halo, session.multiple, session.minimum, most, devices)
+    if tile is None:
+        tile = max(height, width) if session.whole_picture else DEFAULT_TILE
+    tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
+    # Halving a tile that is larger than the picture would gain nothing.
+    return min(tile_height, _whole_multiples(height, session)), min(tile_width, _whole_multiples(width, session))
+
+
+def _whole_multiples(length: int, session: Session) -> int:
+    return -(-length // session.multiple) * session.multiple
+
+
+def _allocate_output(session: Session, pixels: Pixels) -> Pixels:
+    shape = (pixels.shape[0] * session.scale, pixels.shape[1] * session.scale, *pixels.shape[2:])
+    try:
+        return np.empty(shape, pixels.dtype)
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"the result of {shape[1]}x{shape[0]} pixels does not fit into memory: upscale the picture in parts, or use a"
+            " machine with more memory"
+        ) from error
+
+
+def _smaller_plan(
+    session: Session, sides: tuple[int, int], halo: int, failed: TilePlan
+) -> tuple[tuple[int, int], TilePlan]:
+    """Return the next smaller (tile, plan) that needs less memory than `failed`, or raise OutOfMemoryError."""
+    size = failed.largest
+    while session.fixed_size is None and (next_sides := smaller(sides, session.multiple)) is not None:
+        sides = next_sides
+        made = plan(failed.height, failed.width, sides, halo, session.multiple, session.minimum)
+        if made.largest[0] * made.largest[1] < size[0] * size[1]:
+            return sides, made
+    mend = (
+        "the model takes only this size: export it with a smaller one"
+        if session.fixed_size
+        else f"these are the smallest tiles with a halo of {halo}: use a smaller halo"
+    )
+    raise OutOfMemoryError(
+        f"a tile of {size[1]}x{size[0]} pixels does not fit into memory, and {mend}, or leave more memory to this process"
+    )

@@ -1,0 +1,81 @@
+"""`flashrib evaluate`, with a model that repeats pixels."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flashrib.runtime.cli import main
+from flashrib.runtime.pictures.files import Picture, write_picture
+from flashrib.runtime.quality.evaluate import average, evaluate, find_pairs
+from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from tests.runtime.models import write_onnx
+from tests.runtime.picture_files import noise
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_onnx(Path("model.onnx"))
+    for folder in ("set", "hr", "lr"):
+        Path(folder).mkdir()
+    for index, name in enumerate(("bird", "a_long_name")):
+        high, low = Picture(noise(40, 44 + 2 * index, 3)), Picture(noise(20, 22 + index, 3))
+        for path, picture in (
+            (f"set/{name}_HR.png", high),
+            (f"set/{name}_LR.png", low),
+            (f"hr/{name}.png", high),
+            (f"lr/{name}x2.png", low),
+        ):
+            write_picture(path, picture)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folders"),
+    [
+        (["set"], ("set", None)),
+        (["--hr", "hr", "--lr", "lr"], ("hr", "lr")),
+        (["hr"], ("hr", None)),
+        (["--hr", "hr"], ("hr", None)),
+    ],
+)
+def test_json(arguments: list[str], folders: tuple[str, str | None], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *arguments, "--model", "model.onnx", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    document = json.loads(out)
+    pairs = find_pairs(Path(folders[0]), folders[1] and Path(folders[1]))  # type: ignore[arg-type]
+    scores = list(evaluate(OnnxRuntimeSession("model.onnx"), pairs))
+    assert (document["model"], document["session"], document["scale"]) == ("model.onnx", "onnxruntime", 2)
+    assert document["pictures"] == [score.__dict__ for score in scores]
+    mean = average(scores)
+    assert document["average"] == {
+        "name": "average",
+        "psnr": mean.psnr,
+        "ssim": mean.ssim,
+        "bicubic_psnr": mean.bicubic_psnr,
+        "bicubic_ssim": mean.bicubic_ssim,
+    }
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "set", "--model", "model.onnx", "--tile", "64"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    mean = average(list(evaluate(OnnxRuntimeSession("model.onnx"), find_pairs(Path("set")))))
+    lines = out.splitlines()
+    assert lines[0] == "picture         PSNR    SSIM   bicubic PSNR  bicubic SSIM"
+    assert [line.split()[0] for line in lines[1:]] == ["a_long_name", "bird", "average"]
+    assert len({len(line) for line in lines}) == 1
+    figures = [mean.psnr, mean.ssim, mean.bicubic_psnr, mean.bicubic_ssim]
+    assert [float(text) for text in lines[-1].split()[1:]] == pytest.approx(figures, abs=6e-4)
+
+
+def test_an_exact_result_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("flat").mkdir()
+    write_picture("flat/black.png", Picture(noise(40, 40, 3) * 0))
+    assert main(["evaluate", "flat", "--model", "model.onnx", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["average"]["psnr"] is None
+    assert document["pictures"][0]["bicubic_psnr"] is None
+    assert document["pictures"][0]["ssim"] == pytest.approx(1)
