@@ -11,7 +11,7 @@ from flashrib.model.config import PRESETS
 from tests.places import ROOT, SHARED
 
 TOOL = SHARED / "tools" / "tensorrt_registration.py"
-SCRIPT = ROOT / "tests" / "export" / "plugin" / "driven.py"
+SCRIPT = ROOT / "tests" / "export" / "operators" / "window" / "plugin" / "driven.py"
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
