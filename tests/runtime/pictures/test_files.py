@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike
 from PIL import Image
 
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
-from flashrib.runtime.pictures.files import Picture, check_output, read_picture, write_picture
 from flashrib.runtime.pictures import files as pictures
+from flashrib.runtime.pictures.files import Picture, check_output, read_picture, write_picture
 from tests.runtime.picture_files import SRGB, channels_of, noise, picture, pillow_bytes
 
 
