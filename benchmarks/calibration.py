@@ -36,7 +36,7 @@ from flashrib.calibration.quality import Judge
 from flashrib.calibration.ranges import METHODS
 from flashrib.calibration.statistics import feed
 from flashrib.calibration.tiles import TileSet, draw_tiles
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError
 from flashrib.runtime.quality.evaluate import average, evaluate, find_pairs
@@ -175,7 +175,7 @@ def _default_of_the_library(model: Path, drawn: TileSet, path: Path) -> None:
     )
 
 
-def _save(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> None:
+def _save(model: onnx.ModelProto, metadata: ModelInfo, path: Path) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata.to_properties())
     onnx.save(model, path)

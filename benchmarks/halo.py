@@ -32,7 +32,7 @@ def main() -> None:
     paths = sorted(arguments.folder.glob("*_LR.*")) or sorted(arguments.folder.glob("*"))
     session = OnnxRuntimeSession(default_model(), threads=arguments.threads)
     inputs = [read_picture(path).pixels.astype(np.float32) / 255 for path in paths]
-    largest_side = max(max(x.shape) for x in inputs) + session.multiple  # the tile is rounded down to a multiple
+    largest_side = max(max(x.shape) for x in inputs) + session.info.alignment  # the tile is rounded down to a multiple
     whole = [upscale_array(session, x, tile=largest_side, halo=0) for x in inputs]
     print(
         "| tile | halo | tiles | pixels computed / written | PSNR mean, dB | PSNR worst, dB | largest difference, levels of 255 | s |"
@@ -43,7 +43,7 @@ def main() -> None:
         start = time.perf_counter()
         errors, largest, tiles, overhead = [], 0.0, 0, []
         for number, (x, expected) in enumerate(zip(inputs, whole, strict=True)):
-            division = plan(*x.shape[:2], (tile, tile), halo, session.multiple, session.minimum)
+            division = plan(*x.shape[:2], (tile, tile), halo, session.info.alignment, session.info.minimum)
             tiles += len(division)
             overhead.append(division.overhead)
             difference = upscale_array(session, x, tile=tile, halo=halo) - expected

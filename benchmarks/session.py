@@ -70,7 +70,9 @@ def main() -> None:
     if not isinstance(session, GpuSession):
         raise SystemExit("this measures the session for GPUs: there is none here")
     names = ", ".join(torch.cuda.get_device_name(device) for device in session.devices)
-    print(f"{names}; PyTorch {torch.__version__}; {arguments.model.name}, {session.precision}, halo {arguments.halo}")
+    print(
+        f"{names}; PyTorch {torch.__version__}; {arguments.model.name}, {session.info.precision}, halo {arguments.halo}"
+    )
     columns = "megapixels|largest tile|tiles|computed|seconds|ns / pixel|ns / computed|idle|peak, MB|B / pixel"
     print(f"| {columns.replace('|', ' | ')} |")
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
@@ -79,7 +81,8 @@ def main() -> None:
         height, width = pixels.shape[:2]
         tile = max(height, width) if arguments.whole else arguments.tile
         sides = _tile_sides(session, tile, arguments.halo, height, width)
-        tiles = plan(height, width, sides, arguments.halo, session.multiple, session.minimum, session.fixed_size)
+        info = session.info
+        tiles = plan(height, width, sides, arguments.halo, info.alignment, info.minimum, info.fixed_size)
         torch.cuda.reset_peak_memory_stats(session.devices[0])
         times = []
         for _ in range(2 + arguments.runs):

@@ -26,7 +26,7 @@ from flashrib.calibration.statistics import feed, input_type
 from flashrib.calibration.tiles import TileSet, draw_tiles
 from flashrib.export.save import save_onnx
 from flashrib.runtime.artifacts.files import write_whole
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, UsageError
 
@@ -112,7 +112,7 @@ def calibrate(
     return report
 
 
-def describe(model: ModelProto, metadata: ModelMetadata, mode: str, report: Report) -> None:
+def describe(model: ModelProto, metadata: ModelInfo, mode: str, report: Report) -> None:
     """Write the metadata of a quantized file."""
     about = dataclasses.replace(metadata, precision=mode, calibration=report.summary(), version=version("flashrib"))
     del model.metadata_props[:]
@@ -140,7 +140,7 @@ def count_work(model: ModelProto, layers: Sequence[Layer], tiles: TileSet, threa
     return work(layers, shapes)
 
 
-def _described(source: Path, output: Path) -> ModelMetadata:
+def _described(source: Path, output: Path) -> ModelInfo:
     metadata = describe_onnx(source)
     if metadata.precision in FORMATS:
         raise ModelError(

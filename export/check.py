@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flashrib.export.emulate import emulated
 from flashrib.model.architectures.registry import Network
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError, SessionError
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
 
@@ -57,7 +57,7 @@ def check_file(path: Path, network: Network, clamp: bool = False) -> list[CheckR
         raise ModelError(f"the exported file is not valid ONNX: {error}") from error
     model = onnx.load(path, load_external_data=False)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    precision = ModelMetadata.from_properties(properties, path.name).precision
+    precision = ModelInfo.from_properties(properties, path.name).precision
     dims = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]  # 0: dynamic
     least = network.config.minimum
     pictures = _pictures(dims[0], (dims[2] or least | 1, dims[3] or (least + 2) | 1))

@@ -75,7 +75,7 @@ def test_tiles_equal_the_whole(session: OnnxRuntimeSession) -> None:
     """At the default halo at least 60 dB; without a halo much less, so the test can see seams."""
     x = low().astype(np.float32)[:72, :200] / 255
     whole = session.run(np.ascontiguousarray(x.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
-    assert len(plan(*x.shape[:2], (64, 64), 64, session.multiple, session.minimum)) > 1
+    assert len(plan(*x.shape[:2], (64, 64), 64, session.info.alignment, session.info.minimum)) > 1
     assert psnr(upscale_array(session, x, tile=64, halo=64), whole, peak=1.0) >= 60
     assert psnr(upscale_array(session, x, tile=64, halo=0), whole, peak=1.0) < 60
 

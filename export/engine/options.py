@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from flashrib.runtime.artifacts.engine import Side
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.nvidia.flavours import flavour_named
 
@@ -68,7 +68,7 @@ class EngineOptions:
                 "--version-compatible: not with --attention plugin, whose engines run in the version that built them"
             )
 
-    def shapes(self, model: ModelMetadata, static: Side | None) -> Shapes:
+    def shapes(self, model: ModelInfo, static: Side | None) -> Shapes:
         """Return (smallest, usual, largest) for a model, `static` being the only size that its file takes, if there is one.
 
         Raises:
@@ -96,7 +96,7 @@ class EngineOptions:
         return shapes
 
 
-def usual_size(model: ModelMetadata) -> Side:
+def usual_size(model: ModelInfo) -> Side:
     """Largest size up to 256x256 that consists of whole windows: nothing is computed that is thrown away."""
     side = max(USUAL_SIDE // model.alignment, 1) * model.alignment
     return side, side

@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto
 
 from flashrib.export.operators.forms import attention_nodes, with_attention_form
 from flashrib.runtime.artifacts.engine import Side
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
 from flashrib.runtime.errors import ModelError
 from flashrib.runtime.nvidia.flavours import Flavour, version_numbers
@@ -48,7 +48,7 @@ class Source:
 
     path: Path
     model: ModelProto
-    metadata: ModelMetadata
+    metadata: ModelInfo
     sha256: str
     dim: int
     batch: int

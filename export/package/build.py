@@ -20,7 +20,7 @@ from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
 from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.files import write_whole
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.artifacts.package import PackageManifest
 from flashrib.runtime.errors import FlashribError, SessionError, UsageError
@@ -139,7 +139,7 @@ def _compare(module: nn.Module, package: Path, picture: torch.Tensor, bound: flo
         )
 
 
-def _metadata(network: Network, options: PackageOptions, source_sha256: str) -> ModelMetadata:
+def _metadata(network: Network, options: PackageOptions, source_sha256: str) -> ModelInfo:
     return describe_network(
         network,
         precision=options.precision,

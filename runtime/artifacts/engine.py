@@ -5,13 +5,12 @@ An engine is machine code that TensorRT loads without looking twice, so nothing 
 """
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.artifacts.info import ModelMetadata
-from flashrib.runtime.artifacts.manifest import read_manifest_file, read_proven
+from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.artifacts.manifest import manifest_text, read_manifest_file, read_proven
 from flashrib.runtime.errors import SessionError
 from flashrib.runtime.nvidia.cuda import Gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, version_numbers
@@ -60,7 +59,7 @@ class EngineManifest:
     build_seconds: float
     onnx_sha256: str
     engine_sha256: str
-    model: ModelMetadata
+    model: ModelInfo
 
     @property
     def fixed_size(self) -> Side | None:
@@ -68,9 +67,22 @@ class EngineManifest:
         smallest, _, largest = self.shapes
         return largest if smallest == largest else None
 
+    @property
+    def info(self) -> ModelInfo:
+        """What the engine is as a model: what it was made from, in the shapes and types that it was built for."""
+        fixed = self.fixed_size
+        return dataclasses.replace(
+            self.model,
+            fixed_size=fixed,
+            minimum=self.model.minimum if fixed else max(self.model.minimum, *self.shapes[0]),
+            batch=self.batch,
+            io="fp16" if self.io == "float16" else "fp32",
+            precision=self.precision,
+        )
+
     def to_json(self) -> str:
         """Return the text of the manifest file."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return manifest_text(self, FORMAT, self.model)
 
 
 def is_engine(path: str | os.PathLike[str]) -> bool:

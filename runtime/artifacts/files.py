@@ -1,10 +1,11 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and their hashes."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-from flashrib.runtime.errors import FlashribError
+from flashrib.runtime.errors import FlashribError, ModelError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -25,3 +26,16 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,12 +1,13 @@
-"""What a model file says about itself: the `flashrib.*` metadata properties of an ONNX file.
+"""What is known about a model, in one place: `ModelInfo`.
 
-`export` writes them, `runtime` reads them; both through `ModelMetadata`, so that the two cannot drift apart.
+`export` and `calibration` write it into the metadata properties `flashrib.*` of ONNX files and into the manifests beside engines and
+packages; `runtime` reads it back from there, and a session has it as `session.info`. No other description of a model exists.
 """
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from flashrib.runtime.errors import ModelError
 
@@ -14,64 +15,101 @@ PREFIX = "flashrib."
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelMetadata:
-    """Description of a model file.
+class ModelInfo:
+    """Description of a model. Each field has a neutral value, which is what a file means that does not state it.
 
     Attributes:
-        architecture: preset name such as "sst-light", or the family ("sst", "esc-rib") with "custom" for other sizes.
-        scale: integer magnification.
-        alignment: least common multiple of all window sides, in input pixels.
-        minimum: smallest side in input pixels that the model takes.
-        windows: (rows, columns) of the window of every attention layer of a block, in order.
-        ranks: rank R of the bias per layer of a block.
-        heads: number of heads per layer of a block.
-        parameters: number of parameters of the training-time network.
-        precision: "fp32", "fp16", "bf16", "int8" or "fp8": what the file computes in.
-        whole_picture: True where every output pixel depends on the whole input picture.
-        attention: form of the attention operator in the file ("onnxruntime", "standard", ...).
-        source_sha256: hash of the checkpoint that the file was made from.
-        version: version of flashrib that wrote the file.
-        io: "fp32" or "fp16": type of `input` and `output`.
-        batch: pictures of a run.
-        opset: ONNX opset of the file; 0 where an older version of flashrib wrote it and did not say.
-        clamp: True where the output is bounded to 0..1.
-        calibration: of a quantized file: method, pictures, budget, layers and PSNR, in JSON's types; otherwise None.
+        architecture: preset name such as "sst-light", or the family ("sst", "esc-rib") with "custom" for other sizes. Neutral: "".
+        scale: integer magnification, 1..8. Neutral: 1, the output is as large as the input.
+        alignment: tile alignment in input pixels (the least common multiple of all window sides). A tile whose origin is a multiple
+            of it sees the windows of the whole picture; any other origin changes the partition of the whole tile. Neutral: 1.
+        minimum: smallest side in input pixels that a run accepts. Smaller pictures are padded by reflection before. Neutral: 1.
+        windows: (rows, columns) of the window of every attention layer of a block, in order. Neutral: none.
+        ranks: rank R of the bias per layer of a block. Neutral: none.
+        heads: number of heads per layer of a block. Neutral: none.
+        parameters: number of parameters of the training-time network. Neutral: 0, unknown.
+        precision: "fp32", "fp16", "bf16", "int8" or "fp8": what the model computes in. Neutral: "fp32".
+        whole_picture: True where an output pixel depends on the whole picture (ESC-RIB averages over it), so that tiles change the
+            result everywhere and not only near their seams. Neutral: False.
+        attention: form of the attention operator in the file ("onnxruntime", "standard", ...). Neutral: "", it is not a file's.
+        source_sha256: hash of the checkpoint that the model was made from. Neutral: "", unknown.
+        version: version of flashrib that wrote the file. Neutral: "", it is not a file's.
+        io: "fp32" or "fp16": type of input and output as the file declares them; a session takes and gives float32 all the same.
+            Neutral: "fp32".
+        batch: pictures of a run as the file declares them; a session takes any number. Neutral: 1.
+        opset: ONNX opset of the file. Neutral: 0, it is no ONNX file or does not say.
+        clamp: True where the output is bounded to 0..1. Neutral: False.
+        calibration: of a quantized file: method, pictures, budget, layers and PSNR, in JSON's types. Neutral: None.
+        task: "upscale", "denoise" (a picture of the same size) or "classify" (scores). Neutral: "upscale".
+        channels: channels of the input, 3 being RGB. Neutral: 3.
+        fixed_size: (H, W) in input pixels where the model takes this size only. Neutral: None, it takes any from `minimum` on.
+        noise: standard deviation of the second input, noise of the picture's size, 1 being white. Neutral: 0.0, there is one input.
+        architecture_config: facts about the architecture that the keys and shapes of a checkpoint do not tell, in JSON's types.
+            Neutral: {}.
     """
 
-    architecture: str
-    scale: int
-    alignment: int
-    minimum: int
-    windows: tuple[tuple[int, int], ...]
-    ranks: tuple[int, ...]
-    heads: tuple[int, ...]
-    parameters: int
-    precision: str
-    whole_picture: bool
-    attention: str
-    source_sha256: str
-    version: str
+    architecture: str = ""
+    scale: int = 1
+    alignment: int = 1
+    minimum: int = 1
+    windows: tuple[tuple[int, int], ...] = ()
+    ranks: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    parameters: int = 0
+    precision: str = "fp32"
+    whole_picture: bool = False
+    attention: str = ""
+    source_sha256: str = ""
+    version: str = ""
     io: str = "fp32"
     batch: int = 1
     opset: int = 0
     clamp: bool = False
     calibration: dict[str, Any] | None = None
+    task: str = "upscale"
+    channels: int = 3
+    fixed_size: tuple[int, int] | None = None
+    noise: float = 0.0
+    architecture_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields in JSON's types, but for those that a file states only where they differ from their neutral value."""
+        neutral = ModelInfo()
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if name in _ALWAYS or name in _SINCE_LATER or value != getattr(neutral, name)
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelInfo":
+        """Read what `to_json` returned; lists become tuples where the field is one.
+
+        Raises:
+            ValueError: a field is missing or unknown.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if missing := [name for name in _ALWAYS if name not in values]:
+            raise ValueError(f"{missing[0]!r} of the model is missing")
+        if unknown := sorted(values.keys() - fields):
+            raise ValueError(f"{unknown[0]!r} of the model is unknown: a later version of flashrib wrote it")
+        return cls(**{name: _tuples(value) if name in _TUPLES else value for name, value in values.items()})
 
     def to_properties(self) -> dict[str, str]:
         """Return the flat string map that ONNX stores: strings as they are, everything else as JSON.
 
         Properties that may be missing come first, so that a file cut off within the map always lacks one that may not.
         """
-        fields = sorted(dataclasses.fields(self), key=lambda field: field.default is dataclasses.MISSING)
-        values = {field.name: getattr(self, field.name) for field in fields}
-        return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+        values = sorted(self.to_json().items(), key=lambda item: item[0] in _ALWAYS)
+        return {PREFIX + name: value if isinstance(value, str) else json.dumps(value) for name, value in values}
 
     @classmethod
-    def from_properties(cls, properties: Mapping[str, str], source: str) -> "ModelMetadata":
+    def from_properties(cls, properties: Mapping[str, str], source: str) -> "ModelInfo":
         """Read the map that `to_properties` wrote.
 
         Args:
-            properties: metadata properties of the file; those without our prefix are ignored.
+            properties: metadata properties of the file; those that are not ours are ignored.
             source: name of the file, for the error message.
 
         Raises:
@@ -80,20 +118,81 @@ class ModelMetadata:
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             text = properties.get(PREFIX + field.name)
-            if text is None and field.default is not dataclasses.MISSING:
-                continue  # a file from before the field existed
+            if text is None and field.name not in _ALWAYS:
+                continue  # neutral, or a file from before the field existed
             if text is None:
                 raise ModelError(
                     f"{source}: the metadata property {PREFIX + field.name!r} is missing, so this ONNX file was not made by"
                     " flashrib: export it from its checkpoint"
                 )
             try:
-                values[field.name] = text if field.type is str else _tuples(json.loads(text))
+                values[field.name] = text if field.type is str else json.loads(text)
             except json.JSONDecodeError as error:
                 raise ModelError(
                     f"{source}: the metadata property {PREFIX + field.name!r} is malformed: {text!r}"
                 ) from error
-        return cls(**values)
+        return cls.from_json(values)
+
+
+class Configuration(Protocol):
+    """What `info_of` must know about the configuration of a network; the meaning is that of `ModelInfo`.
+
+    A class may have more of its fields: `facts`, a dictionary of values by name.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scale(self) -> int: ...
+    @property
+    def alignment(self) -> int: ...
+    @property
+    def minimum(self) -> int: ...
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def ranks(self) -> tuple[int, ...]: ...
+    @property
+    def heads(self) -> tuple[int, ...] | int: ...
+    @property
+    def whole_picture(self) -> bool: ...
+
+
+def info_of(config: Configuration, parameters: int, **rest: Any) -> ModelInfo:
+    """Return the description of a network of `parameters` parameters; `rest` are the fields that tell how it was made."""
+    facts: dict[str, Any] = getattr(config, "facts", {})
+    return ModelInfo(
+        architecture=config.name,
+        scale=config.scale,
+        alignment=config.alignment,
+        minimum=config.minimum,
+        windows=config.windows,
+        ranks=config.ranks,
+        heads=config.heads if isinstance(config.heads, tuple) else (config.heads,),
+        parameters=parameters,
+        whole_picture=config.whole_picture,
+        **facts | rest,
+    )
+
+
+# Fields that every file of flashrib states, and those that later versions added and have stated in every file since.
+_ALWAYS = (
+    "architecture",
+    "scale",
+    "alignment",
+    "minimum",
+    "windows",
+    "ranks",
+    "heads",
+    "parameters",
+    "precision",
+    "whole_picture",
+    "attention",
+    "source_sha256",
+    "version",
+)
+_SINCE_LATER = ("io", "batch", "opset", "clamp", "calibration")
+_TUPLES = ("windows", "ranks", "heads", "fixed_size")
 
 
 def _tuples(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What manifests have in common: `<artifact>.json` beside an artifact of machine code, with the hash that proves what it describes."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError
 
 M = TypeVar("M")
@@ -28,7 +29,7 @@ def read_manifest_file(
         kind: what the artifact is called in messages, "engine".
         command: what builds one.
         version: of the manifest's format.
-        make: takes the manifest's values by name, lists as tuples, `model` as a `ModelMetadata`; raises ValueError where one is nonsense.
+        make: takes the manifest's values by name, lists as tuples, `model` as a `ModelInfo`; raises ValueError where one is nonsense.
 
     Raises:
         ModelError: there is none, or it is malformed.
@@ -47,10 +48,16 @@ def read_manifest_file(
         values = json.loads(text)
         if values.pop("format") != version:
             raise ValueError("its format is of another version of flashrib")
-        model = ModelMetadata(**_tuples(values.pop("model")))
+        model = ModelInfo.from_json(values.pop("model"))
         return make(**_tuples(values), model=model)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the {kind} anew") from error
+
+
+def manifest_text(manifest: Any, version: int, model: ModelInfo) -> str:
+    """Return the text of the file that `read_manifest_file` reads: the fields of the dataclass `manifest`, which has this `model`."""
+    values = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
+    return json.dumps({"format": version, **values, "model": model.to_json()}, indent=2) + "\n"
 
 
 def read_proven(artifact: str | os.PathLike[str], kind: str, sha256: str) -> bytes:

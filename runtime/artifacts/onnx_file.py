@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError
 
 OPSETS = range(18, 24)
@@ -19,7 +19,7 @@ _EXTERNAL_DATA = 13
 _KEY, _VALUE = 1, 2
 
 
-def describe_onnx(path: str | os.PathLike[str]) -> ModelMetadata:
+def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
     """Read what an ONNX file says about itself.
 
     Works as well for files that ONNX Runtime could not run on this machine.
@@ -37,7 +37,7 @@ def describe_onnx(path: str | os.PathLike[str]) -> ModelMetadata:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one ({os.path.getsize(path)} bytes): export or copy it anew"
         ) from error
-    metadata = ModelMetadata.from_properties(properties, os.fspath(path))
+    metadata = ModelInfo.from_properties(properties, os.fspath(path))
     if opset not in OPSETS:
         raise ModelError(
             f"{path}: is of ONNX opset {opset}, but flashrib makes and takes files of opset {OPSETS[0]} to {OPSETS[-1]}: export"

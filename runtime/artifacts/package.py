@@ -5,15 +5,14 @@ for. `flashrib.export.package.build` writes manifests; everything here runs with
 """
 
 import dataclasses
-import json
 import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.artifacts.engine import Side
-from flashrib.runtime.artifacts.info import ModelMetadata
-from flashrib.runtime.artifacts.manifest import read_manifest_file, read_proven
+from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.artifacts.manifest import manifest_text, read_manifest_file, read_proven
 from flashrib.runtime.errors import SessionError
 
 FORMAT = 1
@@ -41,11 +40,16 @@ class PackageManifest:
     size: Side
     build_seconds: float
     package_sha256: str
-    model: ModelMetadata
+    model: ModelInfo
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the package is as a model: what it was made from, in the size that it was built for."""
+        return dataclasses.replace(self.model, fixed_size=self.size)
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return manifest_text(self, FORMAT, self.model)
 
 
 def is_package(path: str | os.PathLike[str]) -> bool:

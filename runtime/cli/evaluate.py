@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print_line(_row(score, width))
     session.close()
     if arguments.json:
-        document = {"model": str(model), "session": kind, "scale": session.scale}
+        document = {"model": str(model), "session": kind, "scale": session.info.scale}
         print_json(document | {"pictures": [_values(score) for score in scores], "average": _values(average(scores))})
     else:
         print_line(_row(average(scores), width))

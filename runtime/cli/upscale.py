@@ -16,7 +16,7 @@ from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureErro
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.plan import Job, plan_jobs
 from flashrib.runtime.pictures.files import Picture, check_output, read_picture, write_picture
-from flashrib.runtime.sessions.protocol import Session, TileSession
+from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_picture
 
 PICTURES_AT_A_TIME = 4
@@ -101,7 +101,7 @@ class _Batch:
 
     def run(self, jobs: list[Job]) -> Iterator[dict[str, Any] | FlashribError]:
         """Yield what --json says about each picture, or what is wrong with it, in order."""
-        if len(jobs) == 1 or not isinstance(self._session, TileSession):
+        if len(jobs) == 1 or all(worker.ahead == 1 for worker in self._session.workers):
             yield from map(self._outcome, jobs)
             return
         with ThreadPoolExecutor(PICTURES_AT_A_TIME, thread_name_prefix="flashrib-pictures") as pool:
@@ -124,7 +124,7 @@ class _Batch:
             raise job.error
         started = time.perf_counter()
         count = TileCount()
-        arguments, scale = self._arguments, self._session.scale
+        arguments, scale = self._arguments, self._session.info.scale
 
         def progress(done: int, total: int) -> None:
             if self._stopped:

@@ -108,7 +108,7 @@ def evaluate(
         PictureError: a picture cannot be read, or the sizes of a pair do not belong together, or it is too small to compare.
         UsageError, OutOfMemoryError, SessionError: see `upscale_array`.
     """
-    scale = session.scale
+    scale = session.info.scale
     for pair in pairs:
         high, low = _read_pair(pair, scale)
         upscaled = upscale_array(session, low, tile=WHOLE if tile is None else tile, halo=halo, progress=progress)

@@ -166,7 +166,7 @@ def verify(
                 runnable, arch=arch if hinted else None, scale=scale if hinted else None, threads=threads
             )
             stack.callback(session.close)
-            artifact.precision = precision_of(session)
+            artifact.precision = session.info.precision
             return session
 
         truth = Artifact(reference)
@@ -182,14 +182,14 @@ def verify(
             except FlashribError as error:
                 artifact.failure = _named(artifact.file, error)
 
-        parity = Parity(truth, results, base.scale, seed, {}, [])
+        parity = Parity(truth, results, base.info.scale, seed, {}, [])
         groups = _by_size(base, sessions)
-        minimum = max([base.minimum, *(session.minimum for session in sessions.values())])
+        minimum = max([base.info.minimum, *(session.info.minimum for session in sessions.values())])
         work: list[tuple[Case, list[int]]] = []
         for size, indices in groups.items():
             cases = made_cases(minimum, side, seed, size)
             if pictures is not None:
-                cases = picture_cases(pictures, base.scale, minimum, side, size) + cases
+                cases = picture_cases(pictures, base.info.scale, minimum, side, size) + cases
             work += [(case, indices) for case in cases]
         visible = sorted((case for case, _ in work if case.shown), key=lambda case: case.name.startswith("chart"))
         kept = {case.name for case in visible[:most_shown]}
@@ -210,8 +210,8 @@ def verify(
                 assert artifact.bound is not None
                 try:
                     outputs[index] = output = sessions[index].run(case.batch)
-                    wanted = np.clip(expected, 0, 1) if _clamps(sessions[index]) else expected
-                    artifact.comparisons.append(compare(case, wanted, output, artifact.bound, base.scale))
+                    wanted = np.clip(expected, 0, 1) if sessions[index].info.clamp else expected
+                    artifact.comparisons.append(compare(case, wanted, output, artifact.bound, base.info.scale))
                 except SessionError as error:
                     artifact.failure = f"on the input {case.name!r}: {_named(artifact.file, error)}"
             if case.name in kept:
@@ -290,17 +290,6 @@ def psnr_drop(artifact: Artifact) -> float | None:
     return math.fsum(drops) / counted if counted else None
 
 
-def precision_of(session: Session) -> str:
-    """Precision that a session computes in: what its file says, otherwise float32."""
-    metadata = getattr(session, "metadata", None)
-    return str(getattr(metadata, "precision", "fp32"))
-
-
-def _clamps(session: Session) -> bool:
-    """Say whether the file bounds its output to 0..1."""
-    return bool(getattr(getattr(session, "metadata", None), "clamp", False))
-
-
 def to_8_bits(batch: Batch) -> Pixels:
     """The first picture of (B, 3, H, W), nominally 0..1, as (H, W, 3) uint8; NaN becomes black."""
     values = np.clip(np.nan_to_num(batch[0]), 0, 1).transpose(1, 2, 0)
@@ -328,18 +317,18 @@ def _by_size(base: Session, sessions: dict[int, Session]) -> dict[tuple[int, int
     """The artifacts' indices by the size that their inputs must have, None for any."""
     groups: dict[tuple[int, int] | None, list[int]] = {}
     for index, session in sessions.items():
-        groups.setdefault(base.fixed_size or session.fixed_size, []).append(index)
+        groups.setdefault(base.info.fixed_size or session.info.fixed_size, []).append(index)
     return groups
 
 
 def _check_alike(file: Path, session: Session, reference: Path, base: Session) -> None:
     """Raise ModelError where no common input gives comparable outputs."""
-    if session.scale != base.scale:
-        raise ModelError(f"upscales by {session.scale}, but the reference {reference} by {base.scale}")
-    if base.fixed_size and session.fixed_size not in (None, base.fixed_size):
-        assert session.fixed_size is not None
+    if session.info.scale != base.info.scale:
+        raise ModelError(f"upscales by {session.info.scale}, but the reference {reference} by {base.info.scale}")
+    if base.info.fixed_size and session.info.fixed_size not in (None, base.info.fixed_size):
+        assert session.info.fixed_size is not None
         raise ModelError(
-            f"takes {_by(session.fixed_size)} pixels only, but the reference {reference} takes {_by(base.fixed_size)} only:"
+            f"takes {_by(session.info.fixed_size)} pixels only, but the reference {reference} takes {_by(base.info.fixed_size)} only:"
             " use a reference of any size"
         )
 

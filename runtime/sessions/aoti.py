@@ -16,6 +16,7 @@ from flashrib.runtime.artifacts.package import (
     read_package_manifest,
 )
 from flashrib.runtime.errors import SessionError, UsageError
+from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.devices import check_device, choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 from flashrib.runtime.sessions.torch_gpu.session import GpuSession, torch_dtype
@@ -28,18 +29,13 @@ if TYPE_CHECKING:
 Network = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
-class CpuPackageSession:
+class CpuPackageSession(SessionBase):
     """Runs a package that was built for the CPU; follows `flashrib.runtime.sessions.protocol.Session`."""
 
     def __init__(self, network: Network, manifest: PackageManifest) -> None:
         """Take the loaded package."""
-        self.metadata = model = manifest.model
+        self.info = manifest.info
         self._network: Network | None = network
-        self.scale, self.multiple, self.minimum = model.scale, model.alignment, model.minimum
-        self.whole_picture = model.whole_picture
-        self.fixed_size: Side | None = manifest.size
-        self.channels = 3
-        self.dtype = "float32"
 
     def run(self, batch: Batch) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
@@ -95,13 +91,7 @@ def open_package_session(path: str | os.PathLike[str], device: str = "auto") -> 
     dtype, scale = torch_dtype(manifest.model.precision), manifest.model.scale
     return GpuSession(
         [GpuWorker(_load(path, content, manifest.size, name), name, dtype, scale) for name in devices],
-        scale=scale,
-        multiple=manifest.model.alignment,
-        minimum=manifest.model.minimum,
-        whole_picture=manifest.model.whole_picture,
-        precision=manifest.model.precision,
-        fixed_size=manifest.size,
-        metadata=manifest.model,
+        manifest.info,
     )
 
 

@@ -1,5 +1,6 @@
 """The embedded default session: a flashrib ONNX file in ONNX Runtime, on the CPU."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
+from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.protocol import Batch
 
@@ -19,14 +21,11 @@ _LOG_FATAL_ONLY = 4
 _NO_KERNEL = "Could not find an implementation"
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(SessionBase):
     """Runs a flashrib ONNX file with ONNX Runtime on the CPU; follows `flashrib.runtime.sessions.protocol.Session`.
 
     The file has one input `input` (B, 3, H, W) and one output `output` (B, 3, scale*H, scale*W), both float32 or float16;
     B is static, any number of pictures being completed to whole batches, or dynamic; H and W are both static or both dynamic.
-
-    Attributes:
-        metadata: what the file says about itself.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -45,7 +44,7 @@ class OnnxRuntimeSession:
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, but it must be at least 1")
-        self.metadata = describe_onnx(path)
+        described = describe_onnx(path)
         external_files(path)
         try:
             import onnxruntime
@@ -65,21 +64,22 @@ class OnnxRuntimeSession:
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            if self.metadata.precision == "bf16" and _NO_KERNEL in str(error):
+            if described.precision == "bf16" and _NO_KERNEL in str(error):
                 raise SessionError(
                     f"{path}: computes in bf16, for which ONNX Runtime has no kernels on the CPU: export it with --precision fp32"
                     " or fp16, or build an engine from it with flashrib build"
                 ) from error
             raise _out_of_memory_or(ModelError, f"{path}: ONNX Runtime cannot load this model", error) from error
 
-        batch, self.channels, height, width = self._check_ends(path)
+        batch, height, width = self._check_ends(path)
         self._together = batch if isinstance(batch, int) else None
-        self.dtype = _INPUT_DTYPES[self._session.get_inputs()[0].type]
-        self.fixed_size: tuple[int, int] | None = (height, width) if isinstance(height, int) else None
-        self.scale = self.metadata.scale
-        self.multiple = self.metadata.alignment
-        self.minimum = self.metadata.minimum
-        self.whole_picture = self.metadata.whole_picture
+        self._dtype = _INPUT_DTYPES[self._session.get_inputs()[0].type]
+        # The graph itself tells these, whatever was done to the file since it was described.
+        self.info = dataclasses.replace(
+            described,
+            fixed_size=(height, width) if isinstance(height, int) else None,
+            io="fp16" if self._dtype == "float16" else "fp32",
+        )
 
     def run(self, batch: Batch) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
@@ -98,15 +98,15 @@ class OnnxRuntimeSession:
 
     def _run(self, batch: Batch) -> Batch:
         try:
-            (output,) = self._session.run(["output"], {"input": batch.astype(self.dtype, copy=False)})
+            (output,) = self._session.run(["output"], {"input": batch.astype(self._dtype, copy=False)})
         except Exception as error:
             shape = "x".join(str(side) for side in batch.shape)
             raise _out_of_memory_or(SessionError, f"ONNX Runtime failed on a batch of {shape}", error) from error
         result: Batch = output.astype(np.float32, copy=False)
         return result
 
-    def _check_ends(self, path: str | os.PathLike[str]) -> tuple[int | str, int, Any, Any]:
-        """Return the input's (B, channels, H, W), numbers or names, or raise ModelError where they are not as promised."""
+    def _check_ends(self, path: str | os.PathLike[str]) -> tuple[int | str, Any, Any]:
+        """Return the input's B, H and W, numbers or names, or raise ModelError where they are not as promised."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         names = [end.name for end in inputs], [end.name for end in outputs]
         if names != (["input"], ["output"]):
@@ -126,7 +126,7 @@ class OnnxRuntimeSession:
             raise ModelError(
                 f"{path}: the input is {shape}, but its height and width must be both static or both dynamic"
             )
-        return shape[0], shape[1], shape[2], shape[3]
+        return shape[0], shape[2], shape[3]
 
 
 def _out_of_memory_or(kind: type[ModelError] | type[SessionError], text: str, error: Exception) -> Exception:

@@ -1,11 +1,13 @@
 """The protocols that sessions follow; whatever runs a model on pictures knows only these."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import SessionError
 
 Batch = NDArray[np.float32]
@@ -14,27 +16,13 @@ Pixels = NDArray[Any]
 
 @runtime_checkable
 class Session(Protocol):
-    """A loaded model that maps a batch of pictures to a larger batch.
+    """A loaded model that maps a batch of pictures to a larger batch. `flashrib.runtime.sessions.base.SessionBase` has most of it.
 
     Attributes:
-        scale: integer magnification, 1..8.
-        multiple: tile alignment in input pixels (the least common multiple of all window sides). A tile whose origin is a
-            multiple of it sees the windows of the whole picture; any other origin changes the partition of the whole tile.
-        minimum: smallest side in input pixels that `run` accepts. Smaller pictures are completed by reflection before.
-        channels: channels of the input and the output (3: RGB).
-        dtype: numpy dtype of the computation's input and output as the model file declares it ("float32", "float16").
-        fixed_size: (H, W) in input pixels where the model takes this one size only, otherwise None.
-        whole_picture: True where a pixel depends on the whole picture (ESC-RIB averages over it), so that tiles change the
-            result everywhere and not only near their seams.
+        info: what is known about the model; see there for scale, alignment, minimum, fixed_size and whole_picture.
     """
 
-    scale: int
-    multiple: int
-    minimum: int
-    channels: int
-    dtype: str
-    fixed_size: tuple[int, int] | None
-    whole_picture: bool
+    info: ModelInfo
 
     def run(self, batch: Batch) -> Batch:
         """Upscale `batch` (B, channels, H, W), RGB, nominally 0..1, float32 -> (B, channels, scale*H, scale*W), not clamped.
@@ -47,6 +35,27 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free what the session holds; calling it again does nothing."""
+        ...
+
+    @property
+    def workers(self) -> "Sequence[TileWorker]":
+        """What runs tiles of pictures: one per device, at least one until the session is closed."""
+        ...
+
+    def most_pixels(self) -> int | None:
+        """Return how many input pixels a tile may read, halo included, by default; None where nobody measured it.
+
+        Raises:
+            OutOfMemoryError, SessionError: the run that measures it failed.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the session."""
         ...
 
 
@@ -85,22 +94,6 @@ class TileWorker(Protocol):
 
     def abandon(self) -> None:
         """Forget the tiles in work and free memory, so that smaller ones may fit; the worker can be used further."""
-        ...
-
-
-@runtime_checkable
-class TileSession(Session, Protocol):
-    """A session that also takes tiles as they are, on one or several devices.
-
-    Attributes:
-        workers: one per device, at least one.
-    """
-
-    @property
-    def workers(self) -> Sequence[TileWorker]: ...
-
-    def most_pixels(self) -> int:
-        """Return how many input pixels a tile may read, halo included, by default."""
         ...
 
 

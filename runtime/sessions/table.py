@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flashrib.runtime.artifacts.bundled import default_model, default_weights
 from flashrib.runtime.artifacts.engine import is_engine, read_manifest
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.artifacts.package import is_package, read_package_manifest
 from flashrib.runtime.errors import ModelError, UsageError
@@ -157,7 +157,7 @@ def _open_checkpoint(
     return open_gpu_session(path, choose_devices(device), "fp16" if precision == "auto" else precision, arch, scale)
 
 
-def check_agreement(path: Path, metadata: ModelMetadata, arch: str | None, scale: int | None) -> None:
+def check_agreement(path: Path, metadata: ModelInfo, arch: str | None, scale: int | None) -> None:
     """Raise ModelError where an ONNX file or an engine is not what the caller says that it is."""
     for name, said, seen in (("arch", arch, metadata.architecture), ("scale", scale, metadata.scale)):
         if said not in (None, seen):

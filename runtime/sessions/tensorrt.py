@@ -14,6 +14,7 @@ from flashrib.runtime.artifacts.engine import check_gpu, check_version, read_eng
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
 from flashrib.runtime.nvidia.cuda import Device, Graph, find_gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, collecting_logger, first_error, load_flavour
+from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.protocol import Batch
 
@@ -26,12 +27,11 @@ class _Bound(NamedTuple):
     output: int
 
 
-class TensorRTSession:
+class TensorRTSession(SessionBase):
     """Runs an engine with TensorRT or TensorRT-RTX; follows `flashrib.runtime.sessions.protocol.Session`.
 
     Attributes:
         manifest: what the engine says about itself.
-        metadata: what the ONNX file that it was built from said about itself.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, cuda_graph: bool = False) -> None:
@@ -79,16 +79,7 @@ class TensorRTSession:
                 )
             raise SessionError(f"{path}: {flavour.product} refuses this engine: {first_error(self._logger.messages)}")
 
-        self.metadata = self.manifest.model
-        self.scale = self.metadata.scale
-        self.multiple = self.metadata.alignment
-        self.fixed_size = self.manifest.fixed_size
-        self.minimum = (
-            self.metadata.minimum if self.fixed_size else max(self.metadata.minimum, *self.manifest.shapes[0])
-        )
-        self.whole_picture = self.metadata.whole_picture
-        self.channels = 3
-        self.dtype = self.manifest.io
+        self.info = self.manifest.info
 
     def run(self, batch: Batch) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
@@ -120,8 +111,8 @@ class TensorRTSession:
         """Run as many pictures as the engine takes together."""
         assert self._device is not None
         batch, channels, height, width = pictures.shape
-        whole = np.ascontiguousarray(pictures, self.dtype)
-        shape = (batch, channels, self.scale * height, self.scale * width)
+        whole = np.ascontiguousarray(pictures, self.manifest.io)
+        shape = (batch, channels, self.info.scale * height, self.info.scale * width)
         self._input.reserve(whole.nbytes)
         self._output.reserve(int(np.prod(shape)) * whole.itemsize)
         self._device.upload(whole, self._input)
@@ -131,7 +122,7 @@ class TensorRTSession:
                 f"{self._product} failed on a batch of {batch}x{channels}x{height}x{width}:"
                 f" {first_error(self._logger.messages)}"
             )
-        result: Batch = self._device.download(self._output, shape, self.dtype).astype(np.float32, copy=False)
+        result: Batch = self._device.download(self._output, shape, self.manifest.io).astype(np.float32, copy=False)
         return result
 
     def _execute(self, bound: "_Bound") -> bool:
@@ -193,9 +184,9 @@ class TensorRTSession:
 
     def _check_size(self, height: int, width: int) -> None:
         smallest, _, largest = self.manifest.shapes
-        if self.fixed_size not in (None, (height, width)) or height < smallest[0] or width < smallest[1]:
+        if self.manifest.fixed_size not in (None, (height, width)) or height < smallest[0] or width < smallest[1]:
             low, high = f"{smallest[0]}x{smallest[1]}", f"{largest[0]}x{largest[1]}"
-            takes = low if self.fixed_size else f"{low} to {high}"
+            takes = low if self.manifest.fixed_size else f"{low} to {high}"
             raise SessionError(f"the engine takes pictures of {takes}, not {height}x{width}")
         if height > largest[0] or width > largest[1]:
             # Whoever cuts pictures into tiles then tries smaller ones.

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flashrib.runtime.artifacts.files import sha256_of
+from flashrib.runtime.artifacts.info import ModelInfo, info_of
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, OutOfMemoryError, SessionError, UsageError
+from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 
@@ -26,7 +29,7 @@ DEVICES = ("auto", "cpu", "cuda")  # to train on
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
 
-class TorchSession:
+class TorchSession(SessionBase):
     """Runs a checkpoint with PyTorch in float32; follows `flashrib.runtime.sessions.protocol.Session`.
 
     Attributes:
@@ -75,14 +78,7 @@ class TorchSession:
             folded: Any = fold(network).to(self.device)
             # Whatever comes out of the layers is channels last, so that weights of this format spare copies.
             self._network = folded.to(memory_format=torch.channels_last)
-        config = network.config
-        self.scale = config.scale
-        self.multiple = config.alignment
-        self.minimum = config.minimum
-        self.whole_picture = config.whole_picture
-        self.channels = 3
-        self.dtype = "float32"
-        self.fixed_size: tuple[int, int] | None = None
+        self.info = info_of_checkpoint(network, path)
 
     def run(self, batch: Batch) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
@@ -154,6 +150,16 @@ def load_trained(path: str | os.PathLike[str], arch: str | None, scale: int | No
         # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
         raise CheckpointError(f"{path}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out")
     return load_model(path, arch, scale)
+
+
+def info_of_checkpoint(network: "Network", path: str | os.PathLike[str], precision: str = "fp32") -> ModelInfo:
+    """Describe the network that was loaded from `path` and computes in `precision`.
+
+    Raises:
+        ModelError: the file is gone meanwhile.
+    """
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return info_of(network.config, parameters, precision=precision, source_sha256=sha256_of(path))
 
 
 @contextlib.contextmanager

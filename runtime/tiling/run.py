@@ -1,7 +1,7 @@
 """Runs the tiles of a plan: cuts each out of the picture, hands it to a device that is free, writes what comes back.
 
-A device of a `TileSession` has several tiles in work: while it computes one, the one before is written and the one after is cut.
-Several devices have a thread each and take the next tile whenever they can. Any other session does one tile after the other.
+A worker may have several tiles in work: while it computes one, the one before is written and the one after is cut.
+Several workers have a thread each and take the next tile whenever they can.
 """
 
 import threading
@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import numpy as np
 from numpy.typing import NDArray
 
-from flashrib.runtime.errors import OutOfMemoryError
-from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileSession, TileWorker, not_finite, wrong_shape
+from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
 from flashrib.runtime.tiling.plan import Span, TilePlan
 
 Progress = Callable[[int, int], None]
@@ -35,8 +35,10 @@ def run_tiles(session: Session, pixels: Pixels, tiles: TilePlan, output: Pixels,
     Raises:
         SessionError: the session failed, or returned NaN, infinity or a wrong shape.
     """
-    job = _Job(pixels, tiles, output, session.scale, progress)
-    workers = session.workers if isinstance(session, TileSession) else (_OneByOne(session),)
+    job = _Job(pixels, tiles, output, session.info.scale, progress)
+    workers = session.workers
+    if not workers:
+        raise SessionError("the session is closed: make a new one")
     try:
         if len(workers) == 1:
             _work(workers[0], job)
@@ -115,47 +117,6 @@ def _work_together(workers: Sequence[TileWorker], job: _Job) -> None:
         except BaseException:  # Ctrl-C too: the threads must not go on
             job.stop()
             raise
-
-
-class _OneByOne:
-    """Makes a worker of a session that takes a batch and returns its result."""
-
-    ahead = 1
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._result: Batch | None = None
-
-    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
-        height, width = pixels.shape[:2]
-        batch = np.empty((1, 3, height, width), np.float32)
-        batch[0] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if pixels.dtype != np.float32:
-            batch /= np.float32(np.iinfo(pixels.dtype).max)
-        scale = self._session.scale
-        result = self._session.run(batch)
-        expected = (1, 3, height * scale, width * scale)
-        if result.shape != expected:
-            raise wrong_shape(result.shape, expected, scale, where)
-        # NaN spreads into both; nothing of the tile's size is allocated for the check.
-        if not (np.isfinite(result.min()) and np.isfinite(result.max())):
-            raise not_finite(where)
-        self._result = result[0, :, rows, columns]
-
-    def collect(self, target: Pixels) -> None:
-        assert self._result is not None
-        owned, self._result = self._result, None
-        if target.ndim == 2:
-            owned = owned.mean(axis=0, keepdims=True)
-        if target.dtype != np.float32:
-            # A copy: the array belongs to the session.
-            owned = np.clip(owned, 0, 1)
-            owned *= np.float32(np.iinfo(target.dtype).max)
-            np.rint(owned, out=owned)
-        target[...] = owned[0] if target.ndim == 2 else owned.transpose(1, 2, 0)
-
-    def abandon(self) -> None:
-        self._result = None
 
 
 def _cut(pixels: Pixels, row: Span, column: Span) -> Pixels:

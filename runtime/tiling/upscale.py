@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import OutOfMemoryError, UsageError
 from flashrib.runtime.pictures.alpha import fill_transparent
 from flashrib.runtime.pictures.files import Picture
-from flashrib.runtime.sessions.protocol import Pixels, Session, TileSession
+from flashrib.runtime.sessions.protocol import Pixels, Session
 from flashrib.runtime.tiling.plan import TilePlan, plan, smaller, spread
 from flashrib.runtime.tiling.run import Progress, run_tiles
 
@@ -98,19 +99,20 @@ def upscale_array(
         SessionError: the session failed, or returned NaN, infinity or a wrong shape.
     """
     _check_pixels(pixels)
+    info = session.info
     height, width = pixels.shape[:2]
     halo = DEFAULT_HALO if halo is None else halo
     sides = _tile_sides(session, tile, halo, height, width)
-    output = _allocate_output(session, pixels)
-    current = plan(height, width, sides, halo, session.multiple, session.minimum, session.fixed_size)
+    output = _allocate_output(info, pixels)
+    current = plan(height, width, sides, halo, info.alignment, info.minimum, info.fixed_size)
     while not run_tiles(session, pixels, current, output, progress):
         # Outside of any except clause: its traceback would keep the arrays of the tile that did not fit.
-        if session.whole_picture and tile is None and session.fixed_size is None:
+        if info.whole_picture and tile is None and info.fixed_size is None:
             raise OutOfMemoryError(
                 f"the picture of {width}x{height} pixels does not fit into memory in one piece, and this model looks at the"
                 f" whole picture, so that tiles change the result: to accept that, ask for them, as with a tile of 256"
             )
-        sides, current = _smaller_plan(session, sides, halo, current)
+        sides, current = _smaller_plan(info, sides, halo, current)
     return output
 
 
@@ -126,22 +128,22 @@ def _tile_sides(
     session: Session, tile: int | tuple[int, int] | None, halo: int, height: int, width: int
 ) -> tuple[int, int]:
     """Return the (height, width) that a tile owns, no larger than the picture needs."""
-    if tile is None and isinstance(session, TileSession) and not (session.whole_picture or session.fixed_size):
-        most, devices = session.most_pixels(), len(session.workers)
-        return spread(height, width, halo, session.multiple, session.minimum, most, devices)
+    info = session.info
+    if tile is None and not (info.whole_picture or info.fixed_size) and (most := session.most_pixels()) is not None:
+        return spread(height, width, halo, info.alignment, info.minimum, most, len(session.workers))
     if tile is None:
-        tile = max(height, width) if session.whole_picture else DEFAULT_TILE
+        tile = max(height, width) if info.whole_picture else DEFAULT_TILE
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
     # Halving a tile that is larger than the picture would gain nothing.
-    return min(tile_height, _whole_multiples(height, session)), min(tile_width, _whole_multiples(width, session))
+    return min(tile_height, _whole_multiples(height, info)), min(tile_width, _whole_multiples(width, info))
 
 
-def _whole_multiples(length: int, session: Session) -> int:
-    return -(-length // session.multiple) * session.multiple
+def _whole_multiples(length: int, info: ModelInfo) -> int:
+    return -(-length // info.alignment) * info.alignment
 
 
-def _allocate_output(session: Session, pixels: Pixels) -> Pixels:
-    shape = (pixels.shape[0] * session.scale, pixels.shape[1] * session.scale, *pixels.shape[2:])
+def _allocate_output(info: ModelInfo, pixels: Pixels) -> Pixels:
+    shape = (pixels.shape[0] * info.scale, pixels.shape[1] * info.scale, *pixels.shape[2:])
     try:
         return np.empty(shape, pixels.dtype)
     except MemoryError as error:
@@ -152,18 +154,18 @@ def _allocate_output(session: Session, pixels: Pixels) -> Pixels:
 
 
 def _smaller_plan(
-    session: Session, sides: tuple[int, int], halo: int, failed: TilePlan
+    info: ModelInfo, sides: tuple[int, int], halo: int, failed: TilePlan
 ) -> tuple[tuple[int, int], TilePlan]:
     """Return the next smaller (tile, plan) that needs less memory than `failed`, or raise OutOfMemoryError."""
     size = failed.largest
-    while session.fixed_size is None and (next_sides := smaller(sides, session.multiple)) is not None:
+    while info.fixed_size is None and (next_sides := smaller(sides, info.alignment)) is not None:
         sides = next_sides
-        made = plan(failed.height, failed.width, sides, halo, session.multiple, session.minimum)
+        made = plan(failed.height, failed.width, sides, halo, info.alignment, info.minimum)
         if made.largest[0] * made.largest[1] < size[0] * size[1]:
             return sides, made
     mend = (
         "the model takes only this size: export it with a smaller one"
-        if session.fixed_size
+        if info.fixed_size
         else f"these are the smallest tiles with a halo of {halo}: use a smaller halo"
     )
     raise OutOfMemoryError(

@@ -106,7 +106,7 @@ def test_saved_file_describes_itself(small: tuple[torch.nn.Module, ModelProto], 
     assert about.source_sha256 == "ab" * 32
     assert about.parameters == sum(p.numel() for p in small[0].parameters())
     session = OnnxRuntimeSession(path)
-    assert (session.scale, session.multiple, session.minimum) == (2, 8, 5)
+    assert (session.info.scale, session.info.alignment, session.info.minimum) == (2, 8, 5)
     session.close()
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 

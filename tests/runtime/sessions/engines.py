@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.artifacts.engine import EngineManifest
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.manifest import manifest_path
 
-METADATA = ModelMetadata(
+METADATA = ModelInfo(
     architecture="sst-light",
     scale=2,
     alignment=64,

@@ -3,39 +3,36 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import OutOfMemoryError
+from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.protocol import Batch
 
 
-class FakeSession:
+class FakeSession(SessionBase):
     """Nearest-neighbour upscaling; the base of the others. `shapes` records the (H, W) of every run."""
-
-    channels = 3
-    dtype = "float32"
 
     def __init__(
         self,
         scale: int = 2,
-        multiple: int = 8,
+        alignment: int = 8,
         minimum: int = 5,
         fixed_size: tuple[int, int] | None = None,
         whole_picture: bool = False,
     ) -> None:
-        self.scale = scale
-        self.multiple = multiple
-        self.minimum = minimum
-        self.fixed_size = fixed_size
-        self.whole_picture = whole_picture
+        self.info = ModelInfo(
+            scale=scale, alignment=alignment, minimum=minimum, fixed_size=fixed_size, whole_picture=whole_picture
+        )
         self.shapes: list[tuple[int, int]] = []
 
     def run(self, batch: Batch) -> Batch:
         height, width = batch.shape[2:]
         assert batch.dtype == np.float32
         assert batch.flags.c_contiguous
-        assert min(height, width) >= self.minimum
-        assert self.fixed_size in (None, (height, width))
+        assert min(height, width) >= self.info.minimum
+        assert self.info.fixed_size in (None, (height, width))
         self.shapes.append((height, width))
-        return np.asarray(self.change(batch).repeat(self.scale, axis=2).repeat(self.scale, axis=3))
+        return np.asarray(self.change(batch).repeat(self.info.scale, axis=2).repeat(self.info.scale, axis=3))
 
     def change(self, batch: Batch) -> Batch:
         return batch
@@ -52,7 +49,7 @@ class WindowSession(FakeSession):
 
     def change(self, batch: Batch) -> Batch:
         height, width = batch.shape[2:]
-        side = self.multiple
+        side = self.info.alignment
         whole = mirror(mirror(batch, -(-height // side) * side, axis=2), -(-width // side) * side, axis=3)
         windows = whole.reshape(*batch.shape[:2], whole.shape[2] // side, side, whole.shape[3] // side, side)
         maximum = windows.max(axis=(3, 5)).repeat(side, axis=2).repeat(side, axis=3)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.artifacts.package import PackageManifest
 
-MODEL = ModelMetadata(
+MODEL = ModelInfo(
     architecture="sst-custom",
     scale=2,
     alignment=24,

@@ -15,7 +15,6 @@ from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.artifacts.package import is_package, read_package, read_package_manifest
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import FlashribError, ModelError, SessionError, UsageError
-from flashrib.runtime.quality.parity import precision_of
 from flashrib.runtime.sessions.aoti import CpuPackageSession, open_package_session
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.table import choose_session, open_session
@@ -72,7 +71,8 @@ def test_upscaling(loaded: list[bytes], tmp_path: Path) -> None:
     assert isinstance(session, Session)
     assert isinstance(session, CpuPackageSession)
     assert loaded == [b"machine code"]
-    assert (session.scale, session.multiple, session.minimum, session.fixed_size) == (2, 24, 5, (24, 48))
+    info = session.info
+    assert (info.scale, info.alignment, info.minimum, info.fixed_size) == (2, 24, 5, (24, 48))
     pixels = noise(50, 60, 3)
     np.testing.assert_array_equal(upscale_array(session, pixels, halo=0), pixels.repeat(2, 0).repeat(2, 1))
     batch = np.random.default_rng(0).random((3, 3, 24, 48), np.float32)
@@ -216,4 +216,4 @@ def test_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_verify_knows_the_precision(loaded: list[bytes], tmp_path: Path) -> None:
     write_package(tmp_path / "p.pt2", model=dataclasses.replace(MODEL, precision="fp16"))
-    assert precision_of(open_session(tmp_path / "p.pt2")) == "fp16"
+    assert open_session(tmp_path / "p.pt2").info.precision == "fp16"

@@ -12,14 +12,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from flashrib.runtime.artifacts.info import ModelMetadata
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_array
 
-METADATA = ModelMetadata(
+METADATA = ModelInfo(
     architecture="sst-light",
     scale=2,
     alignment=64,
@@ -79,9 +79,7 @@ def ramp(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 def test_session_follows_the_protocol(tmp_path: Path) -> None:
     session = OnnxRuntimeSession(saved(tmp_path), threads=1)
     assert isinstance(session, Session)
-    assert (session.scale, session.multiple, session.minimum, session.channels) == (2, 64, 33, 3)
-    assert (session.dtype, session.fixed_size, session.whole_picture) == ("float32", None, False)
-    assert session.metadata == METADATA
+    assert session.info == METADATA
 
 
 @pytest.mark.parametrize(
@@ -94,14 +92,14 @@ def test_run(tmp_path: Path, shape: Shape, batch: int) -> None:
     result = session.run(pixels)
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, pixels.repeat(2, axis=2).repeat(2, axis=3))
-    assert session.fixed_size == ((5, 7) if shape[2] == 5 else None)
+    assert session.info.fixed_size == ((5, 7) if shape[2] == 5 else None)
 
 
 def test_float16_at_the_ends(tmp_path: Path) -> None:
     session = OnnxRuntimeSession(saved(tmp_path, dtype=TensorProto.FLOAT16))
     pixels = ramp(1, 3, 5, 7)
     result = session.run(pixels)
-    assert session.dtype == "float16"
+    assert session.info.io == "fp16"
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result[:, :, ::2, ::2], pixels.astype(np.float16))
 
@@ -117,14 +115,14 @@ def test_tiled_picture(batch: int, tmp_path: Path) -> None:
 def test_metadata_of_the_whole_picture_and_of_other_programs(tmp_path: Path) -> None:
     properties = METADATA.to_properties() | {"flashrib.whole_picture": "true", "author": "Σ", "empty": ""}
     session = OnnxRuntimeSession(saved(tmp_path, metadata=properties))
-    assert session.whole_picture is True
+    assert session.info.whole_picture is True
 
 
 def test_describe_reads_the_same_properties_as_onnx_runtime(tmp_path: Path) -> None:
     path = saved(tmp_path)
     runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     properties = runtime.get_modelmeta().custom_metadata_map
-    assert describe_onnx(path) == ModelMetadata.from_properties(properties, "model") == METADATA
+    assert describe_onnx(path) == ModelInfo.from_properties(properties, "model") == METADATA
 
 
 @pytest.mark.parametrize(("precision", "error"), [("bf16", SessionError), ("fp32", ModelError)])

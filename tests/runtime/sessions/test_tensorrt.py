@@ -33,11 +33,11 @@ def ramp(*shape: int) -> NDArray[np.float32]:
 def test_what_it_promises(tmp_path: Path) -> None:
     session = TensorRTSession(write_engine(tmp_path / "a.engine"))
     assert isinstance(session, Session)
-    assert (session.scale, session.multiple, session.minimum, session.channels) == (2, 64, 64, 3)
-    assert (session.dtype, session.fixed_size, session.whole_picture) == ("float32", None, False)
-    assert session.metadata.precision == "fp16"
+    info = session.info
+    assert (info.scale, info.alignment, info.minimum, info.channels) == (2, 64, 64, 3)
+    assert (info.io, info.fixed_size, info.whole_picture, info.precision) == ("fp32", None, False, "fp16")
     fixed = TensorRTSession(write_engine(tmp_path / "b.engine", shapes=FIXED))
-    assert (fixed.minimum, fixed.fixed_size) == (33, (64, 96))
+    assert (fixed.info.minimum, fixed.info.fixed_size) == (33, (64, 96))
 
 
 @pytest.mark.usefixtures("gpu")

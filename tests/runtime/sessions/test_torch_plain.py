@@ -36,8 +36,9 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_session_follows_the_protocol(checkpoint: Path) -> None:
     session = TorchSession(checkpoint, device="cpu")
     assert isinstance(session, Session)
-    assert (session.scale, session.multiple, session.minimum, session.channels) == (2, 24, 5, 3)
-    assert (session.dtype, session.fixed_size, session.whole_picture) == ("float32", None, False)
+    info = session.info
+    assert (info.scale, info.alignment, info.minimum, info.channels) == (2, 24, 5, 3)
+    assert (info.precision, info.fixed_size, info.whole_picture) == ("fp32", None, False)
 
 
 @pytest.mark.parametrize("config", [SMALL, SMALL_ESC], ids=["sst", "esc-rib"])
@@ -51,7 +52,7 @@ def test_run_is_the_official_pipeline(config: NetworkConfig, shape: tuple[int, .
         wanted = network.double().upscale(torch.from_numpy(batch).double()).numpy()
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
-    assert session.whole_picture is config.whole_picture
+    assert session.info.whole_picture is config.whole_picture
     np.testing.assert_allclose(result, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
@@ -76,7 +77,7 @@ def test_threads(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("scale", [None, 2])
 def test_the_scale_of_the_checkpoint(checkpoint: Path, scale: int | None) -> None:
-    assert TorchSession(checkpoint, scale=scale, device="cpu").scale == 2
+    assert TorchSession(checkpoint, scale=scale, device="cpu").info.scale == 2
 
 
 def test_another_scale_is_refused(checkpoint: Path) -> None:

@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
-from flashrib.runtime.sessions.protocol import TileSession, not_finite
-from flashrib.runtime.tiling.run import _OneByOne
+from flashrib.runtime.sessions.base import OneByOne
+from flashrib.runtime.sessions.protocol import TileWorker, not_finite
 from flashrib.runtime.tiling.upscale import upscale_array
 from tests.runtime.sessions.fakes import BlurredWindowSession, FakeSession
 from tests.runtime.tiling.test_upscale import noise
 
 
 class Worker:
-    """Does what `_OneByOne` does, but only when the result is collected; refuses more than `ahead` tiles in work."""
+    """Does what `OneByOne` does, but only when the result is collected; refuses more than `ahead` tiles in work."""
 
     ahead = 2
 
@@ -42,7 +42,7 @@ class Worker:
     def collect(self, target: NDArray[Any]) -> None:
         tile = self.in_work.popleft()
         time.sleep(self.seconds)
-        one = _OneByOne(self.session)
+        one = OneByOne(self.session)
         one.submit(*tile)
         one.collect(target)
         self.tiles.append(tile[3])
@@ -53,19 +53,28 @@ class Worker:
 
 
 class Spread(BlurredWindowSession):
-    """A `TileSession` of stand-ins."""
+    """A session of stand-ins."""
 
     def __init__(self, workers: Sequence[Worker], most: int = 40 * 40, **options: Any) -> None:
         super().__init__(**options)
-        self.workers, self._most = workers, most
+        self._workers, self._most = workers, most
+
+    @property
+    def workers(self) -> Sequence[TileWorker]:
+        return self._workers
 
     def most_pixels(self) -> int:
         return self._most
 
 
-def test_the_stand_in_follows_the_protocol() -> None:
-    assert isinstance(Spread([]), TileSession)
-    assert not isinstance(FakeSession(), TileSession)
+def test_a_session_without_workers_of_its_own_has_one() -> None:
+    (worker,) = FakeSession().workers
+    assert isinstance(worker, OneByOne)
+
+
+def test_a_closed_session_says_so() -> None:
+    with pytest.raises(SessionError, match="the session is closed"):
+        upscale_array(Spread([]), noise(20, 20, 3), tile=16)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -73,7 +73,7 @@ def test_a_fixed_size_equals_the_whole_picture_completed(height: int, width: int
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 3), (4, 40), (5, 5)])
 def test_small_pictures_are_completed_to_the_minimum(shape: tuple[int, int]) -> None:
-    session = FakeSession(minimum=33, multiple=64)
+    session = FakeSession(minimum=33, alignment=64)
     pixels = noise(*shape, 3)
     result = upscale_array(session, pixels)
     np.testing.assert_array_equal(result, pixels.repeat(2, axis=0).repeat(2, axis=1))
@@ -234,7 +234,7 @@ def test_whole_picture_models_are_not_tiled_silently_when_memory_is_short() -> N
 
 
 def test_defaults() -> None:
-    session = FakeSession(multiple=64, minimum=33)
+    session = FakeSession(alignment=64, minimum=33)
     upscale_array(session, noise(900, 900, 3))
     assert max(session.shapes) == (DEFAULT_TILE + 2 * DEFAULT_HALO,) * 2
 

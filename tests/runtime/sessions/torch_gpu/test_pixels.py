@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from flashrib.runtime.sessions.base import OneByOne
 from flashrib.runtime.sessions.torch_gpu.pixels import to_batch, to_pixels
-from flashrib.runtime.tiling.run import _OneByOne
 from tests.runtime.sessions.fakes import FakeSession
 from tests.runtime.tiling.test_upscale import noise
 
@@ -28,7 +28,7 @@ def test_in(shape: tuple[int, ...], dtype: str) -> None:
 
     pixels, session = noise(*shape, dtype=dtype), Recording()
     pixels[0, 0], pixels[1, 1] = 0, np.iinfo(dtype).max if dtype != "float32" else 1.5
-    _OneByOne(session).submit(pixels, slice(None), slice(None), "")
+    OneByOne(session).submit(pixels, slice(None), slice(None), "")
     batch = to_batch(tensor(pixels), torch.float32)
     assert batch.is_contiguous()
     np.testing.assert_allclose(batch.numpy(), session.seen, rtol=2e-7)
@@ -46,7 +46,7 @@ def test_out(gray: bool, dtype: str) -> None:
     ramp = np.linspace(-0.25, 1.25, 3 * 40 * 60 - 2, dtype=np.float32)
     values = np.concatenate([ramp, np.float32([2.5, 3.5]) / np.float32(255)]).reshape(1, 3, 40, 60)
     wanted = np.empty((40, 60) if gray else (40, 60, 3), dtype)
-    one = _OneByOne(Given())
+    one = OneByOne(Given())
     one.submit(noise(20, 30, 3), slice(None), slice(None), "")
     one.collect(wanted)
     result = to_pixels(torch.from_numpy(values), BITS[dtype], gray=gray).numpy().view(dtype)

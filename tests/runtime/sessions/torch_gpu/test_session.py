@@ -14,7 +14,7 @@ from flashrib.model.config import NetworkConfig
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
-from flashrib.runtime.sessions.protocol import TileSession
+from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.table import open_session
 from flashrib.runtime.sessions.torch_gpu import worker as gpu_worker
 from flashrib.runtime.sessions.torch_gpu.session import GpuSession, open_gpu_session
@@ -44,7 +44,7 @@ def worst(result: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
 def test_every_precision_is_near_float32(config: NetworkConfig, precision: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "small.safetensors", config)
     session = open_gpu_session(tmp_path / "small.safetensors", ["cuda:0"], precision)
-    assert isinstance(session, TileSession)
+    assert isinstance(session, Session)
     plain = TorchSession(tmp_path / "small.safetensors", device="cpu")
     for shape in ((1, 3, 5, 7), (2, 3, 24, 31), (1, 3, 96, 100)):
         batch = np.random.default_rng().random(shape, np.float32)
