@@ -1,12 +1,11 @@
 """Pixels, alpha and metadata out of a picture that Pillow has opened, at the file's own depth."""
 
-import contextlib
 import dataclasses
 import io
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -146,24 +145,6 @@ def png_is_complete(file: IO[bytes]) -> bool:
             return len(file.read(4)) == 4
         file.seek(length + 4, os.SEEK_CUR)
     return False
-
-
-@contextlib.contextmanager
-def silent_libtiff() -> Iterator[None]:
-    """Keep what libtiff prints about damaged files off the terminal; it writes to the descriptor, past Python."""
-    try:
-        terminal = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:

@@ -1,9 +1,11 @@
 """Encoders of the picture formats. 8-bit PNG, JPEG, WebP and BMP are Pillow's; TIFF and 16-bit PNG, which Pillow cannot
 write in colour, are written here.
 
-Every encoder takes `samples` (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha, and writes to an open file.
+Every encoder takes an open file, `samples` (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha, uint8 or uint16,
+what belongs to them, and a quality of 1 to 100 or None; a format without a quality ignores it.
 """
 
+import dataclasses
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,7 +28,20 @@ STRIP_BYTES = 2**20
 TIFF_LIMIT = 2**32
 
 
-class _Sink:
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What is written beside the pixels.
+
+    Attributes:
+        icc: ICC profile of the pixels as they are written.
+        exif: EXIF block ("Exif\\0\\0" and a TIFF structure).
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+
+
+class _WriteOnly:
     """A file with nothing but `write`.
 
     Given a real file, Pillow's encoders write to its descriptor and report a full disk as "encoder error -2"; without a
@@ -37,47 +52,42 @@ class _Sink:
         self.write = file.write
 
 
-def encode_png(file: IO[bytes], samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> None:
-    """Write a PNG of the depth of `samples` (uint8 or uint16)."""
+def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
+    """Write a PNG of the depth of `samples`."""
     if samples.dtype == np.uint16:
-        _encode_png16(file, samples, icc, exif)
+        _encode_png16(file, samples, metadata)
     else:
-        _pillow(samples).save(_as_file(file), "PNG", icc_profile=icc, exif=exif, compress_level=PNG_LEVEL)
+        _pillow(samples).save(
+            _as_file(file), "PNG", icc_profile=metadata.icc, exif=metadata.exif, compress_level=PNG_LEVEL
+        )
 
 
-def encode_jpeg(
-    file: IO[bytes], samples: NDArray[Any], icc: bytes | None, exif: bytes | None, quality: int | None
-) -> None:
-    """Write a JPEG without chroma subsampling; `samples` are gray or RGB, 16 bits are rounded to 8.
-
-    Args:
-        file: open for writing.
-        samples: (H, W, 1 or 3).
-        icc: ICC profile.
-        exif: EXIF block.
-        quality: 1..100, 95 where None.
-    """
+def encode_jpeg(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
+    """Write a JPEG without chroma subsampling, gray or RGB with 8 bits; quality 95 where None."""
     _pillow(to_8_bits(samples)).save(
-        _as_file(file), "JPEG", quality=quality or JPEG_QUALITY, subsampling=0, icc_profile=icc, exif=exif or b""
+        _as_file(file),
+        "JPEG",
+        quality=quality or JPEG_QUALITY,
+        subsampling=0,
+        icc_profile=metadata.icc,
+        exif=metadata.exif or b"",
     )
 
 
-def encode_webp(
-    file: IO[bytes], samples: NDArray[Any], icc: bytes | None, exif: bytes | None, quality: int | None
-) -> None:
-    """Write a WebP, lossless unless a `quality` (1..100) is given; it has neither gray nor 16 bits."""
+def encode_webp(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
+    """Write a WebP, lossless where `quality` is None; it has neither gray nor 16 bits."""
     image = _pillow(to_8_bits(samples))
     image = image.convert("RGBA" if samples.shape[-1] in (2, 4) else "RGB")
     options = {"lossless": quality is None, "quality": WEBP_LOSSLESS_EFFORT if quality is None else quality}
-    image.save(_as_file(file), "WEBP", icc_profile=icc or b"", exif=exif or b"", **options)
+    image.save(_as_file(file), "WEBP", icc_profile=metadata.icc or b"", exif=metadata.exif or b"", **options)
 
 
-def encode_bmp(file: IO[bytes], samples: NDArray[Any]) -> None:
-    """Write a BMP, gray or RGB, which holds neither profile nor EXIF."""
+def encode_bmp(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
+    """Write a BMP, gray or RGB with 8 bits, which holds nothing but pixels."""
     _pillow(to_8_bits(samples)).save(_as_file(file), "BMP")
 
 
-def encode_tiff(file: IO[bytes], samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> None:
+def encode_tiff(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a TIFF of the depth of `samples`: deflate with horizontal differences, strips of about 1 MiB.
 
     Source: TIFF revision 6.0 and Adobe's technical notes (compression 8). The directory stands before the strips and is
@@ -88,11 +98,11 @@ def encode_tiff(file: IO[bytes], samples: NDArray[Any], icc: bytes | None, exif:
     """
     if samples.dtype == np.uint16 and samples.shape[-1] == 2:
         # Gray with alpha at 16 bits is legal, but Pillow refuses it; a gray profile does not fit colour.
-        samples, icc = samples[..., [0, 0, 0, 1]], None
+        samples, metadata = samples[..., [0, 0, 0, 1]], dataclasses.replace(metadata, icc=None)
     height = samples.shape[0]
     rows_per_strip = max(1, STRIP_BYTES // samples[0].nbytes)
     strips = -(-height // rows_per_strip)
-    directory = _tiff_directory(samples, rows_per_strip, icc, exif)
+    directory = _tiff_directory(samples, rows_per_strip, metadata)
 
     def header(sizes: list[int]) -> bytes:
         # Pillow counts strip offsets from the end of the directory.
@@ -126,12 +136,12 @@ def to_8_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _tiff_directory(
-    samples: NDArray[Any], rows_per_strip: int, icc: bytes | None, exif: bytes | None
+    samples: NDArray[Any], rows_per_strip: int, metadata: Metadata
 ) -> TiffImagePlugin.ImageFileDirectory_v2:
     directory = TiffImagePlugin.ImageFileDirectory_v2()
-    if exif:
+    if metadata.exif:
         block = Image.Exif()
-        block.load(exif)
+        block.load(metadata.exif)
         for tag in block:
             directory[tag] = block.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else block[tag]
     height, width, channels = samples.shape
@@ -145,13 +155,13 @@ def _tiff_directory(
     directory[317] = 2  # horizontal differences
     if channels in (2, 4):
         directory[338] = 2  # alpha, not multiplied into the colours
-    if icc:
+    if metadata.icc:
         directory.tagtype[34675] = TiffTags.UNDEFINED
-        directory[34675] = icc
+        directory[34675] = metadata.icc
     return directory
 
 
-def _encode_png16(file: IO[bytes], samples: NDArray[np.uint16], icc: bytes | None, exif: bytes | None) -> None:
+def _encode_png16(file: IO[bytes], samples: NDArray[np.uint16], metadata: Metadata) -> None:
     """Write a 16-bit PNG, every row filtered with "Up" (PNG 3rd edition, sections 5, 9 and 11)."""
     height, width, channels = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -161,10 +171,10 @@ def _encode_png16(file: IO[bytes], samples: NDArray[np.uint16], icc: bytes | Non
 
     file.write(b"\x89PNG\r\n\x1a\n")
     chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    if icc:
-        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
-    if exif:
-        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if metadata.icc:
+        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.exif:
+        chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
     compressor = zlib.compressobj(DEFLATE_LEVEL)
     above = np.zeros((1, width * channels * 2), np.uint8)
     for block in _row_blocks(samples, max(1, STRIP_BYTES // samples[0].nbytes)):
@@ -187,4 +197,4 @@ def _pillow(samples: NDArray[Any]) -> Image.Image:
 
 
 def _as_file(file: IO[bytes]) -> IO[bytes]:
-    return cast(IO[bytes], _Sink(file))
+    return cast(IO[bytes], _WriteOnly(file))

@@ -1,7 +1,6 @@
 """Pictures in and out of files: PNG, JPEG, WebP, TIFF and BMP, at their own depth, with alpha, EXIF and ICC profile."""
 
 import contextlib
-import dataclasses
 import os
 import secrets
 import stat
@@ -9,26 +8,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.alpha import fill_transparent
-from flashrib.runtime.pictures.decode import (
-    decode,
-    matching_profile,
-    oriented,
-    png_is_complete,
-    read_exif,
-    silent_libtiff,
-)
-from flashrib.runtime.pictures.encode import encode_bmp, encode_jpeg, encode_png, encode_tiff, encode_webp
+from flashrib.runtime.pictures.decode import decode, matching_profile, oriented, read_exif
+from flashrib.runtime.pictures.encode import Metadata
+from flashrib.runtime.pictures.formats import FORMATS, PILLOW_FORMATS, SUFFIXES, format_of, names, opened_format
+from flashrib.runtime.pictures.libtiff import libtiff_errors
+from flashrib.runtime.pictures.picture import Picture
 
 __all__ = [
-    "FORMAT_BY_SUFFIX",
     "MAX_PIXELS",
     "Picture",
     "check_output",
@@ -37,67 +30,11 @@ __all__ = [
     "write_picture",
 ]
 
-FORMAT_BY_SUFFIX = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WebP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-}
-FORMATS_WITH_ALPHA = ("PNG", "WebP", "TIFF")
-LONGEST_SIDE = {"JPEG": 65535, "WebP": 16383}
 # Generous for scans, small enough to stop a forged header: 2**30 pixels take 3 GiB at 8 bits per channel.
 MAX_PIXELS = 2**30
 
-NEW_SUBFILE_TYPE, SUB_IFDS = 254, 330
-REDUCED_OR_MASK = 0b101
-
 # Pillow's pixel limit and Python's warning filters belong to the whole process.
 _reading = threading.Lock()
-
-
-@dataclasses.dataclass
-class Picture:
-    """A picture at its native depth, upright.
-
-    Attributes:
-        pixels: (H, W, 3) RGB, uint8 (0..255) or uint16 (0..65535).
-        alpha: (H, W) of the same type, 0 = transparent, not multiplied into `pixels`; None where the picture has none.
-        gray: the three channels are equal and are written as one.
-        icc: ICC profile of the pixels; None stands for sRGB (or gray with sRGB's curve).
-        exif: EXIF block ("Exif\\0\\0" and a TIFF structure), orientation 1; None where there is none.
-
-    Raises:
-        PictureError: the arrays do not have these shapes and types.
-    """
-
-    pixels: NDArray[Any]
-    alpha: NDArray[Any] | None = None
-    gray: bool = False
-    icc: bytes | None = None
-    exif: bytes | None = None
-
-    def __post_init__(self) -> None:
-        """Check shapes and types."""
-        pixels, alpha = self.pixels, self.alpha
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
-            raise PictureError(f"pixels must be (H, W, 3) of uint8 or uint16, not {pixels.shape} of {pixels.dtype}")
-        if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
-            raise PictureError(
-                f"alpha must be {pixels.shape[:2]} of {pixels.dtype} like the pixels, not {alpha.shape} of {alpha.dtype}"
-            )
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return int(self.pixels.shape[1])
 
 
 def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -151,20 +88,22 @@ def check_output(
         alpha: the picture has pixels that are not opaque.
 
     Raises:
-        PictureError: the folder does not exist, the file exists, the extension is not one of `FORMAT_BY_SUFFIX`, or the
+        PictureError: the folder does not exist, the file exists, the extension is that of no format, or the
             format cannot hold such a picture.
     """
     path = Path(path)
-    kind = FORMAT_BY_SUFFIX.get(path.suffix.lower())
+    kind = format_of(path)
     if kind is None:
-        raise PictureError(f"{path}: cannot write {path.suffix!r} files; use one of {', '.join(FORMAT_BY_SUFFIX)}")
-    longest = LONGEST_SIDE.get(kind)
-    if longest and max(height, width) > longest:
+        raise PictureError(f"{path}: cannot write {path.suffix!r} files; use one of {', '.join(SUFFIXES)}")
+    if kind.longest_side and max(height, width) > kind.longest_side:
         raise PictureError(
-            f"{path}: {width} x {height} is too large for {kind} (at most {longest} a side); write PNG or TIFF"
+            f"{path}: {width} x {height} is too large for {kind.name} (at most {kind.longest_side} a side); write PNG or TIFF"
         )
-    if alpha and kind not in FORMATS_WITH_ALPHA:
-        raise PictureError(f"{path}: {kind} cannot keep transparency; write {', '.join(FORMATS_WITH_ALPHA)} instead")
+    if alpha and not kind.alpha:
+        with_alpha = tuple(row for row in FORMATS if row.alpha)
+        raise PictureError(
+            f"{path}: {kind.name} cannot keep transparency; write {names(with_alpha, last=', ')} instead"
+        )
     try:
         if path.is_dir():
             raise PictureError(f"{path}: is a folder; give a file name")
@@ -200,24 +139,14 @@ def write_picture(
     """
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality must be 1 to 100, not {quality}")
-    alpha = picture.alpha
-    see_through = alpha is not None and bool(alpha.min() < np.iinfo(alpha.dtype).max)
-    check_output(path, overwrite=overwrite, height=picture.height, width=picture.width, alpha=see_through)
-    kind = FORMAT_BY_SUFFIX[Path(path).suffix.lower()]
-    samples = _samples(picture, alpha if kind in FORMATS_WITH_ALPHA else None)
-    icc = matching_profile(picture.icc, gray=picture.gray and kind != "WebP")
+    check_output(path, overwrite=overwrite, height=picture.height, width=picture.width, alpha=picture.see_through)
+    kind = format_of(path)
+    assert kind is not None
+    samples = picture.samples(alpha=kind.alpha)
+    icc = matching_profile(picture.icc, gray=picture.gray and kind.gray) if kind.icc else None
     try:
         with _replacing(path) as file:
-            if kind == "PNG":
-                encode_png(file, samples, icc, picture.exif)
-            elif kind == "JPEG":
-                encode_jpeg(file, samples, icc, picture.exif, quality)
-            elif kind == "WebP":
-                encode_webp(file, samples, icc, picture.exif, quality)
-            elif kind == "TIFF":
-                encode_tiff(file, samples, icc, picture.exif)
-            else:
-                encode_bmp(file, samples)
+            kind.encode(file, samples, Metadata(icc, picture.exif), quality)
     except OSError as error:
         raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
     except (PictureError, ValueError) as error:
@@ -230,29 +159,30 @@ def _read(file: IO[bytes], path: str | os.PathLike[str], max_pixels: int) -> Pic
 
     def reopen() -> ImageFile.ImageFile:
         file.seek(0)
-        image = Image.open(file, formats=("PNG", "JPEG", "WEBP", "TIFF", "BMP"))
+        image = Image.open(file, formats=PILLOW_FORMATS)
         if page:
             image.seek(page)
         return image
 
     try:
         image = reopen()
-        page = _only_page(image)
+        kind = opened_format(image)
+        page = kind.page(image)
         image.seek(page)
         width, height = image.size
         if width * height > max_pixels:
             raise PictureError(
                 f"{width} x {height} pixels are more than the limit of {max_pixels}; raise max_pixels if you trust the file"
             )
-        with silent_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
+        with libtiff_errors() as errors:
             decoded = decode(image, reopen)
-        if image.format == "PNG" and not png_is_complete(file):
-            raise PictureError("is damaged or truncated: the end of the PNG is missing")
+        if errors:
+            raise PictureError(f"is damaged or truncated: {len(errors)} errors in its compressed data")
+        if kind.is_complete is not None and not kind.is_complete(file):
+            raise PictureError(f"is damaged or truncated: the end of the {kind.name} is missing")
         orientation, exif = read_exif(image)
     except UnidentifiedImageError as error:
-        raise PictureError(
-            f"{path}: is not a PNG, JPEG, WebP, TIFF or BMP picture, or its header is damaged"
-        ) from error
+        raise PictureError(f"{path}: is not a {names()} picture, or its header is damaged") from error
     except PictureError as error:
         raise PictureError(f"{path}: {error}") from error
     except MemoryError as error:
@@ -271,40 +201,6 @@ def _read(file: IO[bytes], path: str | os.PathLike[str], max_pixels: int) -> Pic
         icc=None if decoded.converted else matching_profile(image.info.get("icc_profile"), gray),
         exif=exif,
     )
-
-
-def _only_page(image: ImageFile.ImageFile) -> int:
-    """Return the page to read.
-
-    Raises:
-        PictureError: there are several, and taking one would lose the others silently; or only a preview.
-    """
-    pages = getattr(image, "n_frames", 1)
-    if image.format == "TIFF":
-        full = []
-        for page in range(pages):
-            image.seek(page)
-            tags = getattr(image, "tag_v2", {})
-            if not tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED_OR_MASK:
-                full.append(page)
-            elif SUB_IFDS in tags:
-                raise PictureError("holds only a preview beside raw camera data; develop it first")
-        if len(full) > 1:
-            raise PictureError(f"has {len(full)} pages; split it into single pictures first")
-        return full[0] if full else 0
-    # A phone's JPEG carries depth or gain maps as further pictures ("MPO"); the first is the photograph.
-    if pages > 1 and image.format != "MPO":
-        raise PictureError(f"is an animation of {pages} frames; extract the frames first")
-    return 0
-
-
-def _samples(picture: Picture, alpha: NDArray[Any] | None) -> NDArray[Any]:
-    """Channels to be written: (H, W, 1 gray or 3, and 1 more with alpha)."""
-    colour = picture.pixels
-    if picture.gray:
-        # Pixels that a network made are gray only nearly.
-        colour = ((colour.sum(axis=-1, dtype=np.uint32, keepdims=True) + 1) // 3).astype(colour.dtype)
-    return colour if alpha is None else np.concatenate([colour, alpha[..., None]], axis=-1)
 
 
 @contextlib.contextmanager

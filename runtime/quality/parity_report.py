@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import FlashribError
-from flashrib.runtime.pictures.encode import encode_png
+from flashrib.runtime.pictures.encode import Metadata, encode_png
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.quality.parity import EMULATION, Artifact, Parity, Shown, psnr_drop, to_8_bits
 from flashrib.runtime.quality.parity_inputs import Pixels
@@ -129,7 +129,7 @@ def _viewed(shown: Shown, names: list[str], scale: int) -> dict[str, Any]:
 
 def _uri(pixels: NDArray[np.uint8]) -> str:
     file = io.BytesIO()
-    encode_png(file, np.ascontiguousarray(pixels), None, None)
+    encode_png(file, np.ascontiguousarray(pixels), Metadata())
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

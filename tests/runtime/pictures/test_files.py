@@ -1,6 +1,7 @@
 """Reading and writing pictures: what is kept, what is refused, what is left behind."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import resource
@@ -16,6 +17,7 @@ from PIL import Image
 
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.pictures import files as pictures
+from flashrib.runtime.pictures import formats
 from flashrib.runtime.pictures.files import Picture, check_output, read_picture, write_picture
 from tests.runtime.picture_files import SRGB, channels_of, noise, picture, pillow_bytes
 
@@ -254,7 +256,8 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pictures, "encode_png", interrupted)
+    png = formats.FORMATS[0]
+    monkeypatch.setitem(formats._BY_SUFFIX, ".png", dataclasses.replace(png, encode=interrupted))
     with pytest.raises(KeyboardInterrupt):
         write_picture(tmp_path / "a.png", picture())
     assert list(tmp_path.iterdir()) == []
