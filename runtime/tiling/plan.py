@@ -52,6 +52,12 @@ class TilePlan:
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
+    def below(self, row: int) -> "TilePlan":
+        """Return the part of the plan that owns the rows from `row` on, 0 <= row < height; its first tiles own what they did not."""
+        rows = [span for span in self.rows if span.write_stop > row]
+        rows[0] = dataclasses.replace(rows[0], write_start=max(row, rows[0].write_start))
+        return dataclasses.replace(self, rows=tuple(rows))
+
     @property
     def largest(self) -> tuple[int, int]:
         """(height, width) of the largest tile that the session gets: what decides over the memory."""

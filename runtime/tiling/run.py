@@ -1,106 +1,188 @@
-"""Runs the tiles of a plan: cuts each out of the picture, hands it to a device that is free, writes what comes back.
+"""Runs the tiles of a plan: cuts each out of the source, hands it to a device that is free, hands whole bands to the sink.
 
-A worker may have several tiles in work: while it computes one, the one before is written and the one after is cut.
-Several workers have a thread each and take the next tile whenever they can.
+A device has several tiles in work where its worker takes them: while it computes one, the one before is written and the one
+after is cut. Several devices have a thread each and take the next tile whenever they can.
+
+Tiles are put together in bands, one for each row of tiles. Few bands are open at a time, so that memory is bounded by them and
+not by the picture where source and sink allow it.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.pictures.sink import Sink
+from flashrib.runtime.pictures.source import Source
 from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
 from flashrib.runtime.tiling.plan import Span, TilePlan
 
 Progress = Callable[[int, int], None]
 
 
-def run_tiles(session: Session, pixels: Pixels, tiles: TilePlan, output: Pixels, progress: Progress | None) -> bool:
-    """Run all tiles of `pixels` and write them into `output`.
+def run_tiles(session: Session, source: Source, tiles: TilePlan, sink: Sink, progress: Progress | None) -> int:
+    """Run all tiles of a plan and write what they make.
 
     Args:
         session: the loaded model.
-        pixels: (H, W, 3) or (H, W), uint8, uint16 or float32.
-        tiles: plan for H and W.
-        output: (scale*H, scale*W, 3) or (scale*H, scale*W), of the same dtype.
+        source: what the tiles are cut from.
+        tiles: plan for the size of `source`, or what is left of it below rows that are written.
+        sink: takes the result in bands of rows.
         progress: called with (input pixels done, input pixels in all) before the first and after each tile, by one thread at a time.
 
     Returns:
-        False if a tile did not fit into memory; what is in `output` is then of no use.
+        The row of the input down to which the result is written: the height, or less if a tile did not fit into memory.
 
     Raises:
         SessionError: the session failed, or returned NaN, infinity or a wrong shape.
+        PictureError: of `source` or `sink`.
     """
-    job = _Job(pixels, tiles, output, session.info.scale, progress)
     workers = session.workers
     if not workers:
         raise SessionError("the session is closed: make a new one")
+    # One is written, one is filled, and tiles that run ahead fill some.
+    open_bands = 2 + -(-sum(worker.ahead for worker in workers) // len(tiles.columns))
+    job = _Job(source, tiles, sink, session.info.scale, open_bands, progress)
     try:
         if len(workers) == 1:
             _work(workers[0], job)
         else:
             _work_together(workers, job)
     except (OutOfMemoryError, MemoryError):
-        return False
-    return True
+        # Not returned here: the traceback keeps the arrays of the tile.
+        pass
+    return job.row
+
+
+class _Band:
+    """The result of one row of tiles."""
+
+    def __init__(self, span: Span, tiles: int) -> None:
+        self.span, self.missing = span, tiles
+        self.pixels: Pixels | None = None
 
 
 class _Job:
-    """What is to be done and how far it is; iterating hands every tile out once, whatever number of threads asks."""
+    """What is to be done and how far it is; hands every tile out once, whatever number of threads asks."""
 
-    def __init__(self, pixels: Pixels, tiles: TilePlan, output: Pixels, scale: int, progress: Progress | None) -> None:
-        self.pixels, self.output, self.scale = pixels, output, scale
-        self._tiles = iter(tiles)
-        self._done, self._total = 0, tiles.height * tiles.width
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._stopped = False
+    def __init__(
+        self, source: Source, tiles: TilePlan, sink: Sink, scale: int, open_bands: int, progress: Progress | None
+    ) -> None:
+        self.scale, self.row = scale, tiles.rows[0].write_start
+        self._source, self._sink, self._progress = source, sink, progress
+        self._open_bands = open_bands
+        self._furthest = tiles.largest[0]
+        self._columns = len(tiles.columns)
+        self._bands = [_Band(row, self._columns) for row in tiles.rows]
+        self._tiles = [(band, column) for band in self._bands for column in tiles.columns]
+        self._taken = self._written = 0
+        self._done, self._total = self.row * tiles.width, tiles.height * tiles.width
+        self._changed, self._reading = threading.Condition(), threading.Lock()
+        self._writing = self._stopped = False
         if progress is not None:
-            progress(0, self._total)
+            progress(self._done, self._total)
 
-    def __iter__(self) -> Iterator[tuple[Span, Span]]:
-        while (tile := self._next()) is not None:
-            yield tile
+    def take(self, wait: bool) -> tuple[_Band, Span] | None:
+        """Return the next tile, or None if there is none.
 
-    def _next(self) -> tuple[Span, Span] | None:
-        with self._lock:
-            return None if self._stopped else next(self._tiles, None)
+        It waits while as many bands as may be are open, since others write them; without `wait` it returns None then.
+        """
+        with self._changed:
+            while not self._stopped and self._taken < len(self._tiles):
+                if self._taken // self._columns < self._written + self._open_bands:
+                    band, column = self._tiles[self._taken]
+                    if band.pixels is None:
+                        band.pixels = self._sink.band(_written(band.span, self.scale))
+                    self._taken += 1
+                    return band, column
+                if not wait:
+                    break
+                self._changed.wait()
+        return None
+
+    def cut(self, row: Span, column: Span) -> Pixels:
+        """Return what a tile reads, completed by reflection where the plan says so."""
+        with self._reading:
+            part = self._source.read(slice(row.read_start, row.read_stop), slice(column.read_start, column.read_stop))
+        if row.pad:
+            part = part[_mirrored(len(part), row.size)]
+        if column.pad:
+            part = part[:, _mirrored(part.shape[1], column.size)]
+        return part
+
+    def target(self, band: _Band, column: Span) -> Pixels:
+        """Return where the result of a tile belongs."""
+        assert band.pixels is not None
+        return band.pixels[:, _written(column, self.scale)]
 
     def stop(self) -> None:
         """Hand out no more tiles."""
-        with self._lock:
+        with self._changed:
             self._stopped = True
+            self._changed.notify_all()
 
-    def count(self, row: Span, column: Span) -> None:
-        """Count a tile that is written."""
-        with self._lock:
-            self._done += (row.write_stop - row.write_start) * (column.write_stop - column.write_start)
+    def count(self, band: _Band, column: Span) -> None:
+        """Count a tile that lies in its band; write the bands that are full."""
+        with self._changed:
+            band.missing -= 1
+            self._done += (band.span.write_stop - band.span.write_start) * (column.write_stop - column.write_start)
             if self._progress is not None and not self._stopped:
                 self._progress(self._done, self._total)
+            if self._writing:
+                return  # whoever writes looks for more before it stops
+            self._writing = True
+        while (full := self._first_full()) is not None:
+            assert full.pixels is not None
+            self._sink.write(_written(full.span, self.scale), full.pixels)
+            full.pixels = None
+            self._next_band(full)
+
+    def _first_full(self) -> _Band | None:
+        with self._changed:
+            if self._written < len(self._bands) and self._bands[self._written].missing == 0:
+                return self._bands[self._written]
+            self._writing = False
+            return None
+
+    def _next_band(self, written: _Band) -> None:
+        with self._changed:
+            self._written += 1
+            self.row = written.span.write_stop
+            self._changed.notify_all()
+        with self._reading:
+            # Tiles of another plan that own the next row, if this one fails, are no larger than those of this plan.
+            self._source.forget(max(0, self.row - self._furthest))
 
 
 def _work(worker: TileWorker, job: _Job) -> None:
     """Run tiles on one device until none is left."""
-    in_work: deque[tuple[Span, Span]] = deque()
+    in_work: deque[tuple[_Band, Span]] = deque()
 
     def collect() -> None:
-        row, column = in_work.popleft()
-        worker.collect(job.output[_written(row, job.scale), _written(column, job.scale)])
-        job.count(row, column)
+        band, column = in_work.popleft()
+        worker.collect(job.target(band, column))
+        job.count(band, column)
 
     try:
-        for row, column in job:
+        while True:
+            # With tiles in work it does not wait: the bands that must be written first may be theirs.
+            tile = job.take(wait=not in_work)
+            if tile is None:
+                if not in_work:
+                    return
+                collect()
+                continue
             if len(in_work) == worker.ahead:
                 collect()
+            band, column = tile
+            row = band.span
             where = f"the tile of rows {row.read_start}..{row.read_stop} and columns {column.read_start}..{column.read_stop}"
-            worker.submit(_cut(job.pixels, row, column), _owned(row, job.scale), _owned(column, job.scale), where)
-            in_work.append((row, column))
-        while in_work:
-            collect()
+            worker.submit(job.cut(row, column), _owned(row, job.scale), _owned(column, job.scale), where)
+            in_work.append(tile)
     except BaseException:
         job.stop()
         worker.abandon()
@@ -117,16 +199,6 @@ def _work_together(workers: Sequence[TileWorker], job: _Job) -> None:
         except BaseException:  # Ctrl-C too: the threads must not go on
             job.stop()
             raise
-
-
-def _cut(pixels: Pixels, row: Span, column: Span) -> Pixels:
-    """Return what a tile reads, completed by reflection where the plan says so; a view where it does not."""
-    part = pixels[row.read_start : row.read_stop, column.read_start : column.read_stop]
-    if row.pad:
-        part = part[_mirrored(len(part), row.size)]
-    if column.pad:
-        part = part[:, _mirrored(part.shape[1], column.size)]
-    return part
 
 
 def _owned(span: Span, scale: int) -> slice:

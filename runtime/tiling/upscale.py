@@ -1,11 +1,18 @@
-"""Upscales whole pictures with a session, tile by tile, so that memory is bounded by the tile and not by the picture."""
+"""Upscales pictures with a session, tile by tile.
+
+The memory of the network is bounded by the tile, everywhere. The memory of pixels is bounded by bands of tiles in
+`upscale_stream`, if its source and sink hold no more; `upscale_array` and `upscale_picture` take a whole picture and return a
+whole one.
+"""
 
 import numpy as np
 
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import OutOfMemoryError, UsageError
 from flashrib.runtime.pictures.alpha import fill_transparent
-from flashrib.runtime.pictures.files import Picture
+from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.pictures.sink import ArraySink, Sink
+from flashrib.runtime.pictures.source import ArraySource, Source
 from flashrib.runtime.sessions.protocol import Pixels, Session
 from flashrib.runtime.tiling.plan import TilePlan, plan, smaller, spread
 from flashrib.runtime.tiling.run import Progress, run_tiles
@@ -85,8 +92,8 @@ def upscale_array(
             that look at it as a whole, what fits and spreads best for sessions on GPUs (see `flashrib.runtime.tiling.plan.spread`),
             otherwise `DEFAULT_TILE`. Of no meaning for sessions of a fixed size.
         halo: input pixels of context on each inner side of a tile; None: `DEFAULT_HALO`.
-        progress: called with (input pixels done, input pixels in all) before the first and after each tile; it starts
-            anew from 0 when the tiles did not fit into memory and smaller ones are tried.
+        progress: called with (input pixels done, input pixels in all) before the first and after each tile; it goes
+            back to the rows that are written when a tile did not fit into memory and smaller ones are tried.
 
     Returns:
         (scale*H, scale*W, 3), or (scale*H, scale*W), of the dtype of `pixels`. Integers are rounded half to even after
@@ -99,21 +106,49 @@ def upscale_array(
         SessionError: the session failed, or returned NaN, infinity or a wrong shape.
     """
     _check_pixels(pixels)
+    output = _allocate_output(session.info, pixels)
+    upscale_stream(session, ArraySource(pixels), ArraySink(output), tile=tile, halo=halo, progress=progress)
+    return output
+
+
+def upscale_stream(
+    session: Session,
+    source: Source,
+    sink: Sink,
+    *,
+    tile: int | tuple[int, int] | None = None,
+    halo: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Upscale what `source` has into `sink`, in bands of rows from top to bottom.
+
+    After a tile that did not fit into memory, smaller ones are tried from the first row on that is not written yet.
+
+    Args:
+        session: the loaded model.
+        source: what to upscale.
+        sink: takes scale times as many rows and columns, of the same type and number of channels.
+        tile: see `upscale_array`.
+        halo: see `upscale_array`.
+        progress: see `upscale_array`.
+
+    Raises:
+        UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
+        PictureError: of `source` or `sink`.
+    """
     info = session.info
-    height, width = pixels.shape[:2]
+    height, width = source.height, source.width
     halo = DEFAULT_HALO if halo is None else halo
     sides = _tile_sides(session, tile, halo, height, width)
-    output = _allocate_output(info, pixels)
     current = plan(height, width, sides, halo, info.alignment, info.minimum, info.fixed_size)
-    while not run_tiles(session, pixels, current, output, progress):
+    while (row := run_tiles(session, source, current, sink, progress)) < height:
         # Outside of any except clause: its traceback would keep the arrays of the tile that did not fit.
         if info.whole_picture and tile is None and info.fixed_size is None:
             raise OutOfMemoryError(
                 f"the picture of {width}x{height} pixels does not fit into memory in one piece, and this model looks at the"
                 f" whole picture, so that tiles change the result: to accept that, ask for them, as with a tile of 256"
             )
-        sides, current = _smaller_plan(info, sides, halo, current)
-    return output
+        sides, current = _smaller_plan(info, sides, halo, current.below(row))
 
 
 def _check_pixels(pixels: Pixels) -> None:
@@ -161,6 +196,7 @@ def _smaller_plan(
     while info.fixed_size is None and (next_sides := smaller(sides, info.alignment)) is not None:
         sides = next_sides
         made = plan(failed.height, failed.width, sides, halo, info.alignment, info.minimum)
+        made = made.below(failed.rows[0].write_start)
         if made.largest[0] * made.largest[1] < size[0] * size[1]:
             return sides, made
     mend = (

@@ -1,5 +1,6 @@
 """Running ahead and sharing tiles among devices, with stand-ins that compute on the CPU."""
 
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.errors import OutOfMemoryError, PictureError, SessionError
+from flashrib.runtime.pictures.source import ArraySource
 from flashrib.runtime.sessions.base import OneByOne
-from flashrib.runtime.sessions.protocol import TileWorker, not_finite
-from flashrib.runtime.tiling.upscale import upscale_array
+from flashrib.runtime.sessions.protocol import Batch, TileWorker, not_finite
+from flashrib.runtime.tiling.upscale import upscale_array, upscale_stream
 from tests.runtime.sessions.fakes import BlurredWindowSession, FakeSession
 from tests.runtime.tiling.test_upscale import noise
 
@@ -164,3 +166,89 @@ def test_sizes_that_the_session_decides(fixed: tuple[int, int] | None, whole: bo
     worker = Worker(session)
     upscale_array(Spread([worker], fixed_size=fixed, whole_picture=whole), noise(60, 60, 3), halo=8)
     assert set(session.shapes) == {fixed or (60, 60)}
+
+
+@dataclasses.dataclass(frozen=True)
+class CarefulSource(ArraySource):
+    """Refuses to be read above what it was told to forget."""
+
+    forgotten: list[int] = dataclasses.field(default_factory=lambda: [0])
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        assert 0 <= self.forgotten[-1] <= rows.start < rows.stop <= self.height
+        assert 0 <= columns.start < columns.stop <= self.width
+        return super().read(rows, columns)
+
+    def forget(self, row: int) -> None:
+        self.forgotten.append(row)
+
+
+class CarefulSink:
+    """Takes bands in order alone, holds none of them, and counts those that are open."""
+
+    def __init__(self, width: int, seconds: float = 0.0) -> None:
+        self.width, self.seconds = width, seconds
+        self.written: list[NDArray[Any]] = []
+        self.row = self.open = self.most_open = 0
+        self.lock = threading.Lock()
+
+    def band(self, rows: slice) -> NDArray[Any]:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        return np.full((rows.stop - rows.start, self.width, 3), 99, np.uint8)
+
+    def write(self, rows: slice, pixels: NDArray[Any]) -> None:
+        assert self.lock.acquire(blocking=False)
+        assert rows == slice(self.row, self.row + len(pixels))
+        time.sleep(self.seconds)
+        self.row = rows.stop
+        self.written.append(pixels.copy())
+        pixels[:] = 77
+        self.open -= 1
+        self.lock.release()
+
+
+@pytest.mark.parametrize(("devices", "columns", "most_open"), [(1, 1, 4), (1, 5, 3), (2, 1, 6), (3, 5, 4)])
+@pytest.mark.parametrize("seconds", [0.0, 0.005])
+def test_bands_are_written_in_order_and_few_are_open(
+    devices: int, columns: int, most_open: int, seconds: float
+) -> None:
+    pixels = noise(200, 16 * columns, 3)
+    source, sink = CarefulSource(pixels), CarefulSink(2 * pixels.shape[1], seconds)
+    session = Spread([Worker(BlurredWindowSession(), seconds=0.001 * i) for i in range(devices)])
+    upscale_stream(session, source, sink, tile=16, halo=8)
+    wanted = upscale_array(BlurredWindowSession(), pixels, tile=16, halo=8)
+    np.testing.assert_array_equal(np.concatenate(sink.written), wanted)
+    assert len(sink.written) > 8
+    assert sink.most_open <= most_open
+    assert source.forgotten == sorted(source.forgotten)
+    assert source.forgotten[-1] > 150
+
+
+@pytest.mark.parametrize("failing_tile", [0, 1, 7, 19, 40])
+def test_what_is_written_is_not_computed_again_where_memory_is_short(failing_tile: int) -> None:
+    class Failing(BlurredWindowSession):
+        def change(self, batch: Batch) -> Batch:
+            if len(self.shapes) - 1 == failing_tile:
+                raise OutOfMemoryError("does not fit")
+            return super().change(batch)
+
+    pixels = noise(200, 48, 3)
+    source, sink, session = CarefulSource(pixels), CarefulSink(96), Failing()
+    upscale_stream(session, source, sink, tile=(32, 16), halo=8)
+    np.testing.assert_array_equal(np.concatenate(sink.written), upscale_array(BlurredWindowSession(), pixels))
+    computed = sum(height * width for height, width in session.shapes)
+    assert computed < 3.2 * pixels.shape[0] * pixels.shape[1]
+
+
+def test_a_sink_that_fails_stops_all_devices() -> None:
+    class Full(CarefulSink):
+        def write(self, rows: slice, pixels: NDArray[Any]) -> None:
+            if self.row > 60:
+                raise PictureError("the disk is full")
+            super().write(rows, pixels)
+
+    workers = [Worker(BlurredWindowSession()) for _ in range(3)]
+    with pytest.raises(PictureError, match="full"):
+        upscale_stream(Spread(workers), CarefulSource(noise(400, 48, 3)), Full(96), tile=16, halo=8)
+    assert all(not worker.in_work for worker in workers)
