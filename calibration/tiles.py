@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import PictureError, UsageError
-from flashrib.runtime.pictures.files import FORMAT_BY_SUFFIX, read_picture
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.imresize import imresize
 
 KINDS = ("textured", "flat", "dark", "saturated", "ordinary")
@@ -70,7 +71,11 @@ def draw_tiles(folder: Path, scale: int, side: int, count: int, held_out: int, s
         PictureError: the folder is missing or has fewer than `FEWEST` pictures, a picture cannot be read or is smaller than a tile.
         UsageError: more tiles are asked for than the pictures have.
     """
-    paths = _pictures(folder)
+    paths = list_pictures(folder)
+    if len(paths) < FEWEST:
+        raise PictureError(
+            f"{folder}: {len(paths)} pictures are too few to calibrate with: at least {FEWEST}, better 100"
+        )
     order = np.random.default_rng(seed).permutation(len(paths))
     shuffled = [paths[index] for index in order]
     aside = min(held_out, len(paths) // 2)
@@ -88,19 +93,6 @@ def draw_tiles(folder: Path, scale: int, side: int, count: int, held_out: int, s
         )
     chosen = _choose(candidates, count, np.random.default_rng(seed + 1))
     return TileSet(tuple(chosen), tuple(measured), digest.hexdigest(), held_out + len(looked_at))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in FORMAT_BY_SUFFIX and p.is_file())
-    except OSError as error:
-        raise PictureError(f"{folder}: cannot be read as a folder of pictures: {error.strerror}") from error
-    paths = [path for path in paths if not path.name.startswith(".")]
-    if len(paths) < FEWEST:
-        raise PictureError(
-            f"{folder}: {len(paths)} pictures are too few to calibrate with: at least {FEWEST}, better 100"
-        )
-    return paths
 
 
 def _read(path: Path, scale: int, side: int, digest: "hashlib._Hash") -> tuple[Pixels, Pixels]:

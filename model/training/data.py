@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flashrib.model.training.config import TrainConfig
-from flashrib.runtime.errors import UsageError
+from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.imresize import imresize
 
 Pixels = NDArray[np.uint8]
 CHUNK = 8  # pictures that one process takes at a time
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +30,16 @@ class Pair:
     low: Pixels
 
 
-def list_pictures(folders: Sequence[str]) -> list[Path]:
-    """Sorted pictures of all folders.
+def pictures_of(folders: Sequence[str]) -> list[Path]:
+    """Return the sorted pictures of all folders.
 
     Raises:
         UsageError: a folder is missing or has no pictures.
     """
-    paths: list[Path] = []
-    for folder in folders:
-        found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in SUFFIXES)
-        if not found:
-            raise UsageError(f"{folder}: no such folder, or no pictures in it ({', '.join(sorted(SUFFIXES))})")
-        paths += found
-    return paths
+    try:
+        return [path for folder in folders for path in list_pictures(Path(folder))]
+    except PictureError as error:
+        raise UsageError(str(error)) from error
 
 
 def split(paths: list[Path], validation: int) -> tuple[list[Path], list[Path]]:

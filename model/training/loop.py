@@ -21,7 +21,7 @@ from tqdm import tqdm
 from flashrib.model.architectures.registry import Network, build_model
 from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.training.config import TrainConfig
-from flashrib.model.training.data import Pair, PatchSampler, list_pictures, load_pairs, split
+from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
 from flashrib.model.training.qat import QuantizationAware
 from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 from flashrib.runtime.quality.metrics import psnr
@@ -173,7 +173,7 @@ def train(
     state = _prepare(config, where)
     if (folder / STATE).exists():
         state.load(folder, config)
-    training, held_out = split(list_pictures(config.data), config.validation)
+    training, held_out = split(pictures_of(config.data), config.validation)
     sampler = PatchSampler(load_pairs(training, config.scale, config.downscales, config.patch), config, where)
     validation = load_pairs(held_out, config.scale)
 

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from flashrib.runtime.errors import PictureError, UsageError
-from flashrib.runtime.pictures.files import FORMAT_BY_SUFFIX, check_output
+from flashrib.runtime.pictures.files import check_output
+from flashrib.runtime.pictures.folder import list_pictures
+from flashrib.runtime.pictures.formats import format_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ def plan_jobs(inputs: list[str], output: str, *, recursive: bool = False, overwr
     """Find the pictures and name the results.
 
     A picture from a folder, or from below it with `recursive`, keeps its path relative to this folder. A result keeps the name of
-    its picture; an extension that is not one of `FORMAT_BY_SUFFIX` becomes .png. A result that exists and may not be overwritten is
+    its picture; an extension that is that of no format becomes .png. A result that exists and may not be overwritten is
     an error of this one job, so that an interrupted batch can be taken up again.
 
     Args:
@@ -67,32 +69,11 @@ def _find(inputs: list[str], recursive: bool, output: Path | None) -> list[tuple
                 f"{text}: " + ("no file matches this pattern" if pattern else "there is no such file or folder")
             )
         for match in map(Path, matches):
-            files = _pictures_in(match, recursive, output) if match.is_dir() else [match]
+            files = list_pictures(match, recursive=recursive, besides=output) if match.is_dir() else [match]
             for file in files:
                 relative = file.relative_to(match) if match.is_dir() else Path(file.name)
                 found.setdefault(os.path.abspath(file), (file, relative))
     return list(found.values())
-
-
-def _pictures_in(folder: Path, recursive: bool, output: Path | None) -> list[Path]:
-    """Sorted files that are named like pictures; hidden ones are none, and neither are earlier results below `folder`."""
-    results = output.resolve() if output and output.resolve() != folder.resolve() else None
-    try:
-        paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    except OSError as error:
-        raise PictureError(f"{folder}: the folder cannot be read: {error.strerror}") from error
-    pictures = [
-        path
-        for path in paths
-        if path.suffix.lower() in FORMAT_BY_SUFFIX
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-        and not (results and path.resolve().is_relative_to(results))
-    ]
-    if not pictures:
-        below = "" if recursive else "; -r looks into its folders as well"
-        raise PictureError(f"{folder}: no pictures in this folder ({', '.join(FORMAT_BY_SUFFIX)}){below}")
-    return pictures
 
 
 def _is_file_name(output: str, found: list[tuple[Path, Path]], inputs: list[str]) -> bool:
@@ -101,15 +82,15 @@ def _is_file_name(output: str, found: list[tuple[Path, Path]], inputs: list[str]
     Raises:
         UsageError: as a file for several pictures.
     """
-    suffix = Path(output).suffix.lower()
-    if len(found) > 1 and suffix in FORMAT_BY_SUFFIX:
+    named = format_of(output) is not None
+    if len(found) > 1 and named:
         raise UsageError(f"{output}: is the name of one picture, but there are {len(found)} to write: give a folder")
     # For one given file any extension is meant as such: x.gif is a mistake and not a folder.
-    return suffix in FORMAT_BY_SUFFIX or (bool(suffix) and len(inputs) == 1 and Path(inputs[0]).is_file())
+    return named or (bool(Path(output).suffix) and len(inputs) == 1 and Path(inputs[0]).is_file())
 
 
 def _result_name(relative: Path) -> Path:
-    return relative if relative.suffix.lower() in FORMAT_BY_SUFFIX else relative.with_suffix(".png")
+    return relative if format_of(relative) else relative.with_suffix(".png")
 
 
 def _check_folder(folder: Path) -> None:

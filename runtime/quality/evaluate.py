@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import PictureError, UsageError
-from flashrib.runtime.pictures.files import FORMAT_BY_SUFFIX, Picture, read_picture
+from flashrib.runtime.pictures.files import Picture, read_picture
+from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.quality.metrics import psnr, ssim
 from flashrib.runtime.sessions.protocol import Session
@@ -71,9 +72,9 @@ def find_pairs(high: Path, low: Path | None = None) -> list[Pair]:
     Raises:
         PictureError: no such folder, no pictures in it, or a picture without its partner, or with several.
     """
-    highs = _pictures(high)
+    highs = list_pictures(high)
     if low is not None:
-        return _match(highs, _pictures(low), low)
+        return _match(highs, list_pictures(low), low)
     lows = [path for path in highs if _role(path) == "lr"]
     if not lows:
         return [Pair(path.stem, path, None) for path in highs]
@@ -130,18 +131,6 @@ def average(scores: list[Score]) -> Score:
         if field.type is float
     }
     return Score("average", 0, 0, **figures)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """All files of a folder that are named like pictures, sorted."""
-    try:
-        names = sorted(folder.iterdir())
-    except OSError as error:
-        raise PictureError(f"{folder}: cannot be read as a folder of pictures: {error.strerror}") from error
-    found = [path for path in names if path.suffix.lower() in FORMAT_BY_SUFFIX and not path.name.startswith(".")]
-    if not found:
-        raise PictureError(f"{folder}: no pictures in this folder ({', '.join(FORMAT_BY_SUFFIX)})")
-    return found
 
 
 def _role(path: Path) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from flashrib.model.training.config import TrainConfig
-from flashrib.model.training.data import Pair, PatchSampler, list_pictures, load_pairs, make_pair, split
+from flashrib.model.training.data import Pair, PatchSampler, load_pairs, make_pair, pictures_of, split
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.pictures.imresize import imresize
 
@@ -17,7 +17,7 @@ def pictures(folder: Path, count: int, size: tuple[int, int] = (41, 60)) -> list
     rng = np.random.default_rng(0)
     for i in range(count):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
-    return list_pictures([str(folder)])
+    return pictures_of([str(folder)])
 
 
 def test_pair_is_cropped_and_shrunk() -> None:
@@ -49,8 +49,8 @@ def test_load_pairs(count: int, tmp_path: Path) -> None:
 
 
 def test_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no pictures in it"):
-        list_pictures([str(tmp_path)])
+    with pytest.raises(UsageError, match="no pictures in this folder"):
+        pictures_of([str(tmp_path)])
 
 
 def numbered(height: int, width: int, scale: int) -> Pair:

@@ -168,7 +168,7 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
     ),
     "train minutes 0": (nothing, ["train", "no.toml", "-o", "run", "--minutes", "0"], 2, "'0' is not a number above 0"),
     "training data missing": (*train("steps = 5"), 2, "run.toml: the field data is missing"),
-    "training data not there": (*train("data = ['hr']"), 2, "hr: no such folder, or no pictures in it"),
+    "training data not there": (*train("data = ['hr']"), 2, "hr: cannot be read as a folder of pictures: No such file"),
     "training field unknown": (*train("data = ['hr']\nstepz = 5"), 2, r"run.toml: unknown field\(s\) stepz"),
     "training field mistyped": (
         *train("data = ['hr']\nsteps = 'many'"),

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from flashrib.runtime.cli import main, options
-from flashrib.runtime.cli.upscale import TileCount
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
 from tests.runtime.models import write_checkpoint, write_onnx
 from tests.runtime.picture_files import SRGB, noise
@@ -174,13 +173,6 @@ def test_an_interruption_leaves_nothing_half_done(
     assert upscale("in/a.png", "-o", "new/deep/") == 130
     assert capsys.readouterr() == ("", "flashrib: interrupted\n")
     assert not Path("new").exists()
-
-
-def test_tiles_are_counted_anew_when_smaller_ones_are_tried() -> None:
-    count = TileCount()
-    for done in (0, 10, 20, 0, 5, 10, 15, 20, 20, 40):
-        count.report(done)
-    assert count.tiles == 5
 
 
 def test_a_bar_on_a_terminal() -> None:

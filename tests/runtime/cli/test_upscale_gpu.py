@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flashrib.runtime.cli import main, upscale
+from flashrib.runtime.jobs import run
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
 from tests.runtime.sessions.fakes import BlurredWindowSession
 from tests.runtime.tiling.test_run import Spread, Worker
@@ -35,13 +36,13 @@ def test_a_folder_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines()[-1] == "5 of 6 pictures upscaled, 1 failed"
     for index in (0, 1, 3, 4, 5):
         one = BlurredWindowSession()
-        wanted = upscale.upscale_picture(one, read_picture(f"in/{index}.png")).pixels
+        wanted = run.upscale_picture(one, read_picture(f"in/{index}.png")).pixels
         np.testing.assert_array_equal(read_picture(f"out/new/{index}.png").pixels, wanted)
 
 
 def test_a_picture_is_written_while_the_next_is_upscaled(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:
     next_one = threading.Event()
-    write, submit = upscale.write_picture, Worker.submit
+    write, submit = run.write_picture, Worker.submit
 
     def waiting(target: Path, *arguments: Any, **options: Any) -> None:
         if target.name == "0.png":
@@ -53,14 +54,14 @@ def test_a_picture_is_written_while_the_next_is_upscaled(session: Spread, monkey
             next_one.set()
         submit(self, pixels, *arguments)
 
-    monkeypatch.setattr(upscale, "write_picture", waiting)
+    monkeypatch.setattr(run, "write_picture", waiting)
     monkeypatch.setattr(Worker, "submit", noticing)
     assert main(["upscale", "in", "-o", "out"]) == 0
     assert len(list(Path("out").iterdir())) == 6
 
 
 def test_one_picture_at_a_time_is_upscaled(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:
-    busy, upscale_picture = threading.Lock(), upscale.upscale_picture
+    busy, upscale_picture = threading.Lock(), run.upscale_picture
 
     def alone(*arguments: Any, **options: Any) -> Picture:
         assert busy.acquire(blocking=False)
@@ -69,7 +70,7 @@ def test_one_picture_at_a_time_is_upscaled(session: Spread, monkeypatch: pytest.
         finally:
             busy.release()
 
-    monkeypatch.setattr(upscale, "upscale_picture", alone)
+    monkeypatch.setattr(run, "upscale_picture", alone)
     assert main(["upscale", "in", "-o", "out"]) == 0
 
 

@@ -1,0 +1,176 @@
+"""Upscales the pictures of a plan, one after the other; where a GPU does it, others are read and written meanwhile."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError, SessionError
+from flashrib.runtime.jobs.folders import MadeFolders
+from flashrib.runtime.jobs.plan import Job
+from flashrib.runtime.pictures.files import check_output, read_picture, write_picture
+from flashrib.runtime.sessions.protocol import Session
+from flashrib.runtime.tiling.upscale import upscale_picture
+
+PICTURES_AT_A_TIME = 4
+"""Pictures that are read, upscaled or written at the same time where a GPU upscales: encoding takes longer than upscaling."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How pictures are upscaled and written.
+
+    Attributes:
+        tile: input pixels that a tile owns, see `upscale_array`.
+        halo: input pixels of context around a tile, see `upscale_array`.
+        overwrite: results may replace files.
+        quality: 1..100 of lossy formats, see `write_picture`.
+    """
+
+    tile: int | tuple[int, int] | None = None
+    halo: int | None = None
+    overwrite: bool = False
+    quality: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A picture that is written.
+
+    Attributes:
+        source: the file that was read.
+        target: the file that was written.
+        width: columns of the input.
+        height: rows of the input.
+        output_width: columns of the result.
+        output_height: rows of the result.
+        seconds: from opening the input to closing the result, without waiting for other pictures.
+        tiles: tiles that the result was made of.
+    """
+
+    source: Path
+    target: Path
+    width: int
+    height: int
+    output_width: int
+    output_height: int
+    seconds: float
+    tiles: int
+
+
+def run_jobs(
+    session: Session,
+    jobs: Sequence[Job],
+    options: Options,
+    *,
+    started: Callable[[Job], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Generator[Done | FlashribError]:
+    """Upscale pictures; folders for the results are made when the first is written, and none is left empty.
+
+    An iterator that is closed or broken off stops at the next tile; results are written whole or not at all.
+
+    Args:
+        session: the loaded model.
+        jobs: from `plan_jobs`.
+        options: how.
+        started: called when a picture begins to be upscaled, by any thread, but by one at a time.
+        progress: called with (input pixels done, input pixels in all) of that picture, likewise.
+
+    Yields:
+        What became of each picture, in the order of `jobs`; an error of one does not stop the others.
+    """
+    with MadeFolders() as folders:
+        batch = _Batch(session, options, folders, started, progress)
+        if len(jobs) == 1 or all(worker.ahead == 1 for worker in session.workers):
+            yield from map(batch.outcome, jobs)
+            return
+        with ThreadPoolExecutor(PICTURES_AT_A_TIME, thread_name_prefix="flashrib-pictures") as pool:
+            try:
+                yield from pool.map(batch.outcome, jobs)
+            except BaseException:  # Ctrl-C: what is in work ends, or stops at the next tile
+                batch.stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+class _Batch:
+    def __init__(
+        self,
+        session: Session,
+        options: Options,
+        folders: MadeFolders,
+        started: Callable[[Job], None],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._session, self._options, self._folders = session, options, folders
+        self._started, self._progress = started, progress
+        self._one_at_a_time = threading.Lock()
+        self.stopped = False
+
+    def outcome(self, job: Job) -> Done | FlashribError:
+        """Return what became of a picture."""
+        try:
+            return self._upscale(job)
+        except FlashribError as error:
+            return error
+
+    def _upscale(self, job: Job) -> Done:
+        """Read, upscale and write one picture."""
+        if job.error:
+            raise job.error
+        began = time.perf_counter()
+        count = TileCount()
+        options, scale = self._options, self._session.info.scale
+
+        def progress(done: int, total: int) -> None:
+            if self.stopped:
+                raise SessionError("stopped")
+            count.report(done)
+            self._progress(done, total)
+
+        try:
+            picture = read_picture(job.source)
+            height, width = picture.height * scale, picture.width * scale
+            self._folders.make(job.target.parent)
+            check_output(job.target, overwrite=options.overwrite, height=height, width=width, alpha=picture.see_through)
+            waits = time.perf_counter()
+            with self._one_at_a_time:
+                began += time.perf_counter() - waits  # the time of others
+                self._started(job)
+                upscaled = upscale_picture(
+                    self._session, picture, tile=options.tile, halo=options.halo, progress=progress
+                )
+            write_picture(job.target, upscaled, overwrite=options.overwrite, quality=options.quality)
+        except PictureError:
+            raise  # names the file already
+        except FlashribError as error:
+            raise type(error)(f"{job.source}: {error}") from error
+        except MemoryError as error:
+            raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
+        seconds = time.perf_counter() - began
+        return Done(job.source, job.target, picture.width, picture.height, width, height, seconds, count.tiles)
+
+
+class TileCount:
+    """Counts the tiles of a result from what `upscale_picture` reports.
+
+    It goes back when a tile did not fit into memory; what it reported beyond that point is computed again.
+    """
+
+    def __init__(self) -> None:
+        self._reported: list[int] = []
+
+    def report(self, done: int) -> None:
+        """Take the number of pixels done."""
+        while self._reported and self._reported[-1] > done:
+            self._reported.pop()
+        if done > (self._reported[-1] if self._reported else 0):
+            self._reported.append(done)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that count for the result."""
+        return len(self._reported)
