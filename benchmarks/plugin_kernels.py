@@ -20,7 +20,8 @@ from unittest import mock
 
 import triton
 
-from flashrib.export.operators.window.plugin.compile import Kernel, compile_kernel
+from flashrib.export.operators.plugin.ptx import Kernel
+from flashrib.export.operators.window.plugin.compile import compile_kernel
 from flashrib.export.operators.window.plugin.layer import DTYPES, Layer, tactics
 from flashrib.model.attention.window.tuning import CAPABILITIES, Blocks, blocks_for
 from flashrib.model.config import PRESETS, ESCConfig, preset

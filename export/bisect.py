@@ -23,7 +23,6 @@ from torch import nn
 
 from flashrib.export.emulate import emulated
 from flashrib.model.checkpoint import load_model
-from flashrib.model.deploy import PositionCodes
 from flashrib.model.fold import fold
 from flashrib.runtime.errors import ModelError, SessionError
 from flashrib.runtime.sessions.protocol import Batch
@@ -107,7 +106,7 @@ def layer_tensors(model: ModelProto) -> dict[tuple[str, str], list[str]]:
     Layers that share an initialiser of equal value are left out, because its name says nothing about which one is meant.
 
     Returns:
-        (layer, "input" or "output") -> names of tensors; several for the position codes.
+        (layer, "input" or "output") -> names of tensors; several for a layer with several outputs.
     """
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
@@ -153,7 +152,7 @@ def _from_checkpoint(path: Path, batch: Batch, arch: str | None, scale: int | No
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if inputs:
                 kept[layer, "input"] = inputs[0].numpy()
-            kept[layer, "output"] = _flat(output) if isinstance(module, PositionCodes) else output.numpy()
+            kept[layer, "output"] = _flat(output) if isinstance(output, tuple) else output.numpy()
 
         return hook
 

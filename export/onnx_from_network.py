@@ -6,7 +6,7 @@ import onnx
 from onnx import ModelProto
 
 from flashrib.export.describe import describe_network
-from flashrib.export.operators.forms import with_attention_form
+from flashrib.export.operators.bodies import body_of_operators, default_bodies, with_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.passes import run_passes
 from flashrib.export.precision import with_precision
@@ -22,9 +22,7 @@ __all__ = ["onnx_from_network", "save_onnx"]
 def onnx_from_network(
     network: Network,
     *,
-    attention: str | None = None,
     source_sha256: str = "",
-    opset: int | None = None,
     options: ExportOptions | None = None,
 ) -> ModelProto:
     """Fold a network and export it.
@@ -33,16 +31,14 @@ def onnx_from_network(
 
     Args:
         network: SST or ESC in training form; stays as it is.
-        attention: short for `options.attention`.
         source_sha256: hash of the checkpoint, for the metadata.
-        opset: short for `options.opset`.
-        options: everything else; None: float32, batch 1, dynamic height and width, not clamped.
+        options: None: float32, batch 1, dynamic height and width, not clamped.
 
     Raises:
         ModelError: the exported graph is not valid ONNX, or a weight does not fit the precision.
-        UsageError: no such form, or a tile smaller than the network's minimum.
+        UsageError: an operator without such a body, or a tile smaller than the network's minimum.
     """
-    return export_graph(network, options or ExportOptions(attention=attention, opset=opset), source_sha256)[0]
+    return export_graph(network, options or ExportOptions(), source_sha256)[0]
 
 
 def export_graph(
@@ -63,11 +59,12 @@ def export_graph(
     sizes = {"nodes_traced": len(traced.graph.node), "bytes_traced": traced.ByteSize()}
     model = with_precision(traced, options.precision, options.io)
     run_passes(model)
-    model = with_attention_form(model, options.chosen_attention)
+    bodies = body_of_operators(model, options.attention or default_bodies(model, options.precision))
+    model = with_body(model, bodies)
     metadata = describe_network(
         network,
         precision=options.precision,
-        attention=options.chosen_attention,
+        attention=", ".join(dict.fromkeys(bodies.values())),
         source_sha256=source_sha256,
         io=options.io,
         batch=options.batch,

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from flashrib.export.operators.operator import NONE
+from flashrib.export.operators.table import body_names, opset_of_body
 from flashrib.runtime.errors import UsageError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -20,9 +22,9 @@ class ExportOptions:
         io: type of `input` and `output`: "fp32" or "fp16".
         tile: (H, W) of the input in pixels; None leaves both dynamic.
         batch: pictures of a run, static, >= 1.
-        opset: ONNX opset, 18, 20 or 23; None takes 20, and 23 where the precision or the form of attention needs it.
-        attention: a key of `flashrib.export.operators.forms.FORMS`; None takes "onnxruntime", and "attention" for bf16, which ONNX Runtime
-            does not run on the CPU.
+        opset: ONNX opset, 18, 20 or 23; None takes 20, and 23 where the precision or the body of attention needs it.
+        attention: body of the attention operators (`flashrib.export.operators.bodies`); None takes the one that the operator's row in
+            the table names for the precision.
         clamp: bound the output to 0..1.
 
     Raises:
@@ -38,25 +40,28 @@ class ExportOptions:
     clamp: bool = False
 
     def __post_init__(self) -> None:
-        choices = (("precision", PRECISIONS), ("io", IO), ("opset", (None, *OPSETS)))
+        choices = (
+            ("precision", PRECISIONS),
+            ("io", IO),
+            ("opset", (None, *OPSETS)),
+            ("attention", (None, *body_names(), NONE)),
+        )
         for name, possible in choices:
             if getattr(self, name) not in possible:
                 text = ", ".join(str(value) for value in possible if value is not None)
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {text}")
         if self.batch < 1:
             raise UsageError(f"batch is {self.batch}, but it must be at least 1")
-        if self.opset is not None and self.opset < BF16_OPSET:
-            if self.precision == "bf16":
+        if self.opset is not None:
+            if self.opset < BF16_OPSET and self.precision == "bf16":
                 raise UsageError(f"opset {self.opset} has no convolution in bf16: use --opset {BF16_OPSET}")
-            if self.attention == "attention":
+            if self.opset < opset_of_body(self.attention):
                 raise UsageError(
-                    f"opset {self.opset} has no operator Attention: use --opset 23, or --attention standard"
+                    f"opset {self.opset} is too low for --attention {self.attention}: use --opset {opset_of_body(self.attention)}, or"
+                    " --attention standard"
                 )
 
     @property
-    def chosen_attention(self) -> str:
-        return self.attention or ("attention" if self.precision == "bf16" else "onnxruntime")
-
-    @property
     def chosen_opset(self) -> int:
-        return self.opset or (BF16_OPSET if self.chosen_attention == "attention" or self.precision == "bf16" else OPSET)
+        usual = BF16_OPSET if self.precision == "bf16" else OPSET
+        return self.opset or max(usual, opset_of_body(self.attention))

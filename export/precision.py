@@ -2,9 +2,9 @@
 
 Every node computes in one type, found while walking the graph in order:
 
-    products (Conv, MatMul, Gemm, WindowAttention)      the low precision
-    sums over the picture, position codes (FLOAT_ONLY)  float32
-    everything else                                     the type of its inputs, the widest where they differ
+    Conv, MatMul, Gemm, operators of `flashrib`            the low precision
+    means over the image, auxiliary functions (FLOAT_ONLY) float32, where their row in the table does not say otherwise
+    everything else                                        the type of its inputs, the widest where they differ
 
 So whatever follows from a product is in the low precision, residual stream included, and the path of the picture itself, from `input`
 through its enlargement to the last sum, is in float32 where `input` is. LayerNormalization keeps `stash_type` 1: its statistics are
@@ -18,12 +18,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from flashrib.export.operators.forms import DOMAIN
+from flashrib.export.operators.operator import DOMAIN
+from flashrib.export.operators.table import OPERATORS, auxiliaries
 from flashrib.runtime.errors import ModelError
 
 ELEMENT_TYPES: dict[str, int] = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-PRODUCTS = ("Conv", "MatMul", "Gemm", "WindowAttention")
-FLOAT_ONLY = ("ReduceMean", "PositionCodes")
+PRODUCTS = ("Conv", "MatMul", "Gemm")
+FLOAT_ONLY = ("ReduceMean",)
 
 _NUMPY: dict[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -97,20 +98,19 @@ class _Typing:
         if not floats:
             # Inputs of a fixed type, such as the factors of Resize, stay as they are.
             kind: int = TensorProto.FLOAT
-        elif node.op_type in PRODUCTS:
-            kind = self.low
-        elif node.op_type in FLOAT_ONLY:
-            kind = TensorProto.FLOAT
+        elif (low := _low(node)) is not None:
+            kind = self.low if low else TensorProto.FLOAT
         else:
             seen = {self.types[node.input[i]] for i in floats if node.input[i] in self.types}
             kind = TensorProto.FLOAT if len(seen) != 1 else seen.pop()
         for index, name in enumerate(node.input):
             if index in floats:
                 node.input[index] = self._as(name, kind)
-            elif name in self.weights:
+            elif name in self.weights or (name in self.types and index in _float_inputs(node)):
                 node.input[index] = self._as(name, TensorProto.FLOAT)
         if floats:
-            self.types.update((node.output[i], kind) for i in typed_outputs)
+            exact = _float_outputs(node)
+            self.types.update((node.output[i], TensorProto.FLOAT if i in exact else kind) for i in typed_outputs)
 
     def _as(self, name: str, kind: int) -> str:
         """Return the name of the value `name` in the type `kind`, made on first use."""
@@ -129,10 +129,33 @@ class _Typing:
         return cast
 
 
+def _low(node: NodeProto) -> bool | None:
+    """True where a node computes in the low precision whatever its inputs are, False where in float32, None where as its inputs do."""
+    if node.domain != DOMAIN:
+        return True if node.op_type in PRODUCTS else False if node.op_type in FLOAT_ONLY else None
+    if node.op_type in OPERATORS:
+        return True
+    auxiliary = auxiliaries().get(node.op_type)
+    return None if auxiliary is None else auxiliary.low
+
+
+def _float_inputs(node: NodeProto) -> frozenset[int]:
+    """Indices of the inputs that are float32 in every precision."""
+    row = OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
+    return frozenset() if row is None else row.float_inputs
+
+
+def _float_outputs(node: NodeProto) -> frozenset[int]:
+    """Indices of the outputs that are float32 in every precision."""
+    row = OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
+    return frozenset() if row is None else row.float_outputs
+
+
 def _typed(node: NodeProto, opset: int) -> tuple[list[int], list[int]]:
     """Return the indices of the inputs and outputs that share the type of the first input."""
     if node.domain == DOMAIN:
-        return list(range(len(node.input))), list(range(len(node.output)))
+        inputs = [index for index in range(len(node.input)) if index not in _float_inputs(node)]
+        return inputs, list(range(len(node.output)))
     schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     if not node.input:
         return [], []

@@ -12,7 +12,8 @@ from flashrib.export.engine.engine_from_onnx import Engine, engine_from_onnx
 from flashrib.export.engine.options import EngineOptions, Shapes
 from flashrib.export.engine.progress import Progress
 from flashrib.export.engine.source import Source, read_source
-from flashrib.export.operators.window.plugin.model import fingerprint
+from flashrib.export.operators.bodies import operators_of
+from flashrib.export.operators.plugin.model import fingerprint
 from flashrib.runtime.artifacts.engine import FORMAT, EngineManifest, read_engine, read_manifest
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.artifacts.manifest import manifest_path
@@ -103,7 +104,7 @@ def cache_key(source: Source, options: EngineOptions) -> str:
         "precision": source.metadata.precision,
         "workspace": options.workspace,
         "version_compatible": options.version_compatible,
-        "attention": fingerprint() if options.attention == "plugin" else options.attention,
+        "attention": fingerprint(operators_of(source.model)) if options.attention == "plugin" else options.attention,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto, TensorProto
 
-from flashrib.export.operators.forms import attention_nodes, with_attention_form
+from flashrib.export.operators.bodies import body_of_operators, operator_nodes, operators_of, with_body
+from flashrib.export.operators.operator import AttentionLayer
+from flashrib.export.operators.table import OPERATORS
 from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
@@ -15,19 +18,6 @@ from flashrib.runtime.errors import ModelError
 from flashrib.runtime.nvidia.flavours import Flavour, version_numbers
 
 _IO = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowLayer:
-    """An attention layer of a model: its node's name, its window in pixels (rows, columns), and its heads."""
-
-    name: str
-    window: Side
-    heads: int
-
-    @property
-    def tokens(self) -> int:
-        return self.window[0] * self.window[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +33,7 @@ class Source:
         batch: pictures of one run.
         static: (H, W) where it takes one size only.
         io: dtype of input and output.
-        layers: its attention layers.
+        layers: its attention layers whose fusion is to be checked.
     """
 
     path: Path
@@ -54,7 +44,7 @@ class Source:
     batch: int
     static: Side | None
     io: str
-    layers: tuple[WindowLayer, ...]
+    layers: tuple[AttentionLayer, ...]
 
 
 def read_source(path: Path) -> Source:
@@ -83,25 +73,24 @@ def read_source(path: Path) -> Source:
         with data.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)
-    nodes = attention_nodes(model)
+    nodes = operator_nodes(model)
     if not nodes:
-        raise ModelError(f"{path}: has no node flashrib::WindowAttention, so nothing would be fused: export it anew")
-    layers = []
-    for node in nodes:
-        values = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        rows, columns = values["window"]
-        layers.append(WindowLayer(node.name, (rows, columns), values["num_heads"]))
+        wanted = " or ".join(f"flashrib::{op_type}" for op_type in OPERATORS)
+        raise ModelError(f"{path}: has no node {wanted}, so nothing would be fused: export it again")
+    rows = [OPERATORS[node.op_type] for node in nodes]
+    layers = tuple(row.layer(node, model) for row, node in zip(rows, nodes, strict=True) if row.layer is not None)
     batch, static, io = _input(path, model)
-    return Source(path, model, metadata, digest.hexdigest(), _dim(path, model), batch, static, io, tuple(layers))
+    return Source(path, model, metadata, digest.hexdigest(), _dim(path, model), batch, static, io, layers)
 
 
-def fused_form(flavour: Flavour, version: str) -> str:
-    """Return the body of attention, a key of `FORMS`, that this version of TensorRT fuses."""
-    return "attention" if version_numbers(version) >= flavour.attention else "padded"
+def engine_bodies(model: ModelProto, flavour: Flavour, version: str) -> dict[str, str]:
+    """Return the bodies that this version of TensorRT is given, by the operators' names."""
+    new = version_numbers(version) >= flavour.attention
+    return {row.op_type: row.engine_body if new else row.older_engine_body for row in operators_of(model)}
 
 
-def prepared_model(source: Source, size: Side | None, form: str) -> ModelProto:
-    """Return the model with the body `form` of attention, and with `size` as its only size where one is given."""
+def prepared_model(source: Source, size: Side | None, bodies: str | Mapping[str, str]) -> ModelProto:
+    """Return the model with the given bodies of its operators, and with `size` as its only size where one is given."""
     model = ModelProto()
     model.CopyFrom(source.model)
     if size is not None and source.static is None:
@@ -110,9 +99,9 @@ def prepared_model(source: Source, size: Side | None, form: str) -> ModelProto:
             for dimension, side in zip(value.type.tensor_type.shape.dim[2:], size, strict=True):
                 dimension.dim_value = factor * side
         del model.graph.value_info[:]
-    elif source.metadata.attention == form:
+    elif all(body == source.metadata.attention for body in body_of_operators(model, bodies).values()):
         return model
-    return with_attention_form(model, form)
+    return with_body(model, bodies)
 
 
 def _input(path: Path, model: ModelProto) -> tuple[int, Side | None, str]:

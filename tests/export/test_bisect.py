@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from flashrib.export.bisect import bisect, layer_tensors
 from flashrib.export.onnx_from_network import onnx_from_network
-from flashrib.export.operators.forms import with_attention_form
+from flashrib.export.operators.bodies import with_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.model.config import NetworkConfig
@@ -80,7 +80,7 @@ def test_the_changed_layer_is_named(folder: Path, tmp_path: Path, name: str, lay
 @pytest.mark.parametrize("name", FOLDERS)
 @pytest.mark.parametrize("form", ["onnxruntime", "standard"])
 def test_equal_models_do_not_diverge(folder: Path, tmp_path: Path, name: str, form: str) -> None:
-    save_onnx(with_attention_form(onnx.load(folder / f"{name}.onnx"), form), tmp_path / "model.onnx")
+    save_onnx(with_body(onnx.load(folder / f"{name}.onnx"), form), tmp_path / "model.onnx")
     first, compared = bisect(folder / f"{name}.safetensors", tmp_path / "model.onnx", batch(FOLDERS[name]), BOUND)
     assert first is None
     layers = {divergence.layer for divergence in compared}
@@ -90,7 +90,7 @@ def test_equal_models_do_not_diverge(folder: Path, tmp_path: Path, name: str, fo
 
 def test_a_wrong_attention_is_found_between_the_layers(folder: Path, tmp_path: Path) -> None:
     """The body of the operator loses a term: every layer itself is right."""
-    model = with_attention_form(onnx.load(folder / "sst.onnx"), "standard")
+    model = with_body(onnx.load(folder / "sst.onnx"), "standard")
     function = next(f for f in model.functions if f.name == "WindowAttention")
     softmax = next(node for node in function.node if node.op_type == "Softmax")
     softmax.input[0] = "content"

@@ -12,7 +12,8 @@ import torch
 from flashrib.export import check, export_file
 from flashrib.export.export_file import export_file as export
 from flashrib.export.onnx_from_network import onnx_from_network
-from flashrib.export.operators.forms import FORMS, with_attention_form
+from flashrib.export.operators.bodies import with_body
+from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.options import ExportOptions
 from flashrib.model import build_model
 from flashrib.model.config import SSTConfig
@@ -50,8 +51,9 @@ def test_options(name: str, options: ExportOptions, methods: list[str], tmp_path
     dims = [d.dim_value or d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert dims == [options.batch, 3, *(options.tile or ("height", "width"))]
     about = describe_onnx(tmp_path / "m.onnx")
-    said = (about.precision, about.io, about.batch, about.attention)
-    assert said == (options.precision, options.io, options.batch, options.chosen_attention)
+    body = options.attention or ("attention" if options.precision == "bf16" else "onnxruntime")
+    assert (about.precision, about.io, about.batch) == (options.precision, options.io, options.batch)
+    assert about.attention == body
     assert about.clamp == options.clamp
     assert about.opset == options.chosen_opset == next(o.version for o in model.opset_import if o.domain == "")
 
@@ -63,9 +65,9 @@ def test_every_body_holds_for_batches(name: str) -> None:
     pictures = torch.rand(3, 3, 9, 21, generator=seeded(0))
     with torch.no_grad():
         expected = network.upscale(pictures).numpy()
-    for form in FORMS:
-        output = run(with_attention_form(model, form), input=pictures.numpy())
-        assert np.abs(output - expected).max() <= 1e-4, form
+    for body in WINDOW_ATTENTION.bodies:
+        output = run(with_body(model, body), input=pictures.numpy())
+        assert np.abs(output - expected).max() <= 1e-4, body
 
 
 def optimized_operators(path: Path, folder: Path) -> list[str]:
@@ -107,8 +109,8 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
         ({"opset": 17}, "opset 17 is not one of 18, 20, 23"),
         ({"batch": 0}, "batch is 0"),
         ({"precision": "bf16", "opset": 20}, "opset 20 has no convolution in bf16: use --opset 23"),
-        ({"attention": "attention", "opset": 18}, "opset 18 has no operator Attention"),
-        ({"attention": "flash"}, "unknown form 'flash'"),
+        ({"attention": "attention", "opset": 18}, "opset 18 is too low for --attention attention: use --opset 23"),
+        ({"attention": "flash"}, "attention 'flash' is not one of onnxruntime, standard, attention, padded, none"),
         ({"tile": (3, 64)}, "tile 3x64: sst-custom needs at least 5"),
     ],
 )

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
-from flashrib.export.operators.forms import FORMS, attention_nodes, with_attention_form
+from flashrib.export.operators.bodies import operator_nodes, with_body
+from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.model import build_model
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.config import SSTConfig
@@ -41,9 +42,9 @@ def test_official_vectors(name: str) -> None:
     network = network_from_config(vector.config)
     network.load_state_dict(vector.state_dict)
     model = onnx_from_network(network.eval())
-    for form in FORMS:
-        output = run(with_attention_form(model, form), vector.tensors["input"].numpy())
-        assert np.abs(output - vector.tensors["output_f64"].numpy()).max() <= 1e-4, form
+    for body in WINDOW_ATTENTION.bodies:
+        output = run(with_body(model, body), vector.tensors["input"].numpy())
+        assert np.abs(output - vector.tensors["output_f64"].numpy()).max() <= 1e-4, body
 
 
 SMALL = SSTConfig(
@@ -118,25 +119,25 @@ def test_unwritable_file_is_one_line(small: tuple[torch.nn.Module, ModelProto], 
 
 def test_unknown_form(small: tuple[torch.nn.Module, ModelProto]) -> None:
     with pytest.raises(UsageError, match=r"'flash'.*onnxruntime, standard, attention"):
-        with_attention_form(small[1], "flash")
+        with_body(small[1], "flash")
 
 
 def test_forms_are_exchanged_and_raise_the_opset(small: tuple[torch.nn.Module, ModelProto]) -> None:
-    native = with_attention_form(small[1], "attention")
+    native = with_body(small[1], "attention")
     assert {o.domain: o.version for o in native.opset_import} == {"": 23, "flashrib": 1}
     onnx.checker.check_model(native, full_check=True)
     assert {o.domain: o.version for o in small[1].opset_import} == {"": 20, "flashrib": 1, "com.microsoft": 1}
 
 
 def test_without_a_body_the_node_is_left_to_a_plugin(small: tuple[torch.nn.Module, ModelProto]) -> None:
-    bare = with_attention_form(small[1], "none")
+    bare = with_body(small[1], "none")
     onnx.checker.check_model(bare)
     assert [function.name for function in bare.functions] == ["PositionCodes"]
-    assert len(attention_nodes(bare)) == len(SMALL.windows) * SMALL.blocks
+    assert len(operator_nodes(bare)) == len(SMALL.windows) * SMALL.blocks
     with pytest.raises(Exception, match="WindowAttention"):
         run(bare, np.zeros((1, 3, 8, 8), np.float32))
     picture = np.random.default_rng(0).random((1, 3, 9, 31), np.float32)
-    again = with_attention_form(bare, "onnxruntime")
+    again = with_body(bare, "onnxruntime")
     np.testing.assert_array_equal(run(again, picture), run(small[1], picture))
 
 

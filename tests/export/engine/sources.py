@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import types
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from onnx import ModelProto
 from flashrib.export.engine.source import Source, read_source
 from flashrib.export.onnx_from_network import export_graph
 from flashrib.export.operators.window.bodies import attention_native
+from flashrib.export.operators.window.row import window_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.model.architectures.registry import network_from_config
@@ -33,7 +33,7 @@ _NARROW = attention_native.CORE.replace("  padded_v = Pad (head_v, after)\n", ""
     "  weights = Softmax <axis: int = -1> (scores)\n"
     "  attended_heads = MatMul (weights, head_v)\n",
 )
-NARROW = types.SimpleNamespace(OPSETS=attention_native.OPSETS, CORE=_NARROW)
+NARROW = window_body(_NARROW, attention_native.OPSETS)
 
 
 @functools.cache

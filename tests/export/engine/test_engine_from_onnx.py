@@ -14,7 +14,7 @@ from flashrib.export.engine import engine_from_onnx as module
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.source import read_source
-from flashrib.export.operators.forms import FORMS
+from flashrib.export.operators.table import OPERATORS
 from flashrib.export.save import save_onnx
 from flashrib.runtime.errors import MissingPackageError, ModelError, UsageError
 from tests.export.engine.sources import CONFIG, NARROW, TILE, needs_rtx, small_model, small_source
@@ -64,7 +64,10 @@ def test_weights_in_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @needs_rtx
 def test_narrow_v_is_not_fused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same network with v left narrow: both layers are named, the one whose scores are small as well."""
-    monkeypatch.setitem(FORMS, "attention", NARROW)
+    row = OPERATORS["WindowAttention"]
+    monkeypatch.setitem(
+        OPERATORS, "WindowAttention", dataclasses.replace(row, bodies={**row.bodies, "attention": NARROW})
+    )
     with pytest.raises(
         ModelError, match=r"not fused in 2 of 2 layers: \S+ \(window 8x8\), \S+ \(window 32x32\).* N x N"
     ):
@@ -81,7 +84,7 @@ def test_what_older_versions_are_given_is_fused(
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | {"__version__": version}))  # type: ignore[arg-type]
     given: list[ModelProto] = []
     parsed = module._parsed
-    monkeypatch.setattr(module, "_parsed", lambda *a: (given.append(a[3]), parsed(*a))[1])
+    monkeypatch.setattr(module, "_parsed", lambda *a: (given.append(a[0].model), parsed(*a))[1])
     manifest = engine_from_onnx(small_source(tmp_path), EngineOptions("tensorrt", usual=TILE)).manifest
     assert (manifest.flavour, manifest.version) == ("tensorrt", version)
     operators = {node.op_type for function in given[0].functions for node in function.node}

@@ -1,22 +1,35 @@
 """What counts as not fused."""
 
+import types
+from typing import cast
+
 import pytest
 
 from flashrib.export.engine.fusion import check_fused
 from flashrib.export.engine.log import EngineLayer
-from flashrib.export.engine.source import WindowLayer
+from flashrib.export.engine.source import Source
+from flashrib.export.operators.operator import AttentionLayer
 from flashrib.runtime.errors import ModelError
 
-WINDOWS = (WindowLayer("first", (16, 16), 3), WindowLayer("second", (64, 64), 3))
+LAYERS = (
+    AttentionLayer("first", "window 16x16", 256, 3, (16, 16)),
+    AttentionLayer("second", "window 64x64", 4096, 3, (64, 64)),
+)
 SIZE, DIM = (256, 256), 48
 MAP = 256 * 256 * 48 * 2
+
+
+def source(*layers: AttentionLayer, dim: int = DIM, batch: int = 1) -> Source:
+    """What the check asks of a source."""
+    asked = types.SimpleNamespace(path="m.onnx", layers=layers, dim=dim, batch=batch)
+    return cast(Source, asked)
 
 
 def check(
     shape: tuple[int, ...], nodes: tuple[str, ...] = ("first",), scratch: int | None = MAP, dynamic: bool = False
 ) -> None:
     layers = [EngineLayer("gemm_7", (shape,), nodes)]
-    check_fused("m.onnx", WINDOWS, layers, scratch, {"a": 5, "b": 9}, size=SIZE, dim=DIM, dynamic=dynamic)
+    check_fused(source(*LAYERS), layers, scratch, {"a": 5, "b": 9}, size=SIZE, dynamic=dynamic)
 
 
 @pytest.mark.parametrize(
@@ -66,20 +79,31 @@ def test_scratch(maps: int, dynamic: bool) -> None:
 
 
 def test_fixed_needs_of_a_small_tile() -> None:
-    layer = (WindowLayer("only", (8, 8), 2),)
-    check_fused("m.onnx", layer, [], 48 * 2**20 - 1, {}, size=(64, 64), dim=32)
+    model = source(AttentionLayer("only", "window 8x8", 64, 2, (8, 8)), dim=32)
+    check_fused(model, [], 48 * 2**20 - 1, {}, size=(64, 64))
     with pytest.raises(ModelError, match="not named by the builder"):
-        check_fused("m.onnx", layer, [], 48 * 2**20, {}, size=(64, 64), dim=32)
+        check_fused(model, [], 48 * 2**20, {}, size=(64, 64))
 
 
-@pytest.mark.parametrize(("side", "completed"), [(192, 192), (193, 256), (200, 256), (256, 256)])
-def test_a_feature_map_is_complete_windows(side: int, completed: int) -> None:
-    most = 40 * 2 * completed * 256 * DIM * 2
-    check_fused("m.onnx", WINDOWS, [], most - 1, {}, size=(side, 256), dim=DIM, batch=2)
+@pytest.mark.parametrize(("side", "padded"), [(192, 192), (193, 256), (200, 256), (256, 256)])
+def test_a_feature_map_is_whole_windows(side: int, padded: int) -> None:
+    most = 40 * 2 * padded * 256 * DIM * 2
+    check_fused(source(*LAYERS, batch=2), [], most - 1, {}, size=(side, 256))
     with pytest.raises(ModelError, match=" 40 feature maps, where fused attention stays below 40"):
-        check_fused("m.onnx", WINDOWS, [], most, {}, size=(side, 256), dim=DIM, batch=2)
+        check_fused(source(*LAYERS, batch=2), [], most, {}, size=(side, 256))
 
 
 def test_a_log_that_says_nothing() -> None:
     with pytest.raises(ModelError, match="nothing shows whether attention is fused"):
         check((), scratch=None)
+
+
+def test_attention_that_is_not_cut_into_windows() -> None:
+    model = source(AttentionLayer("whole", "197 tokens", 197, 3))
+    check_fused(model, [EngineLayer("gemm", ((1, 3, 197, 64),), ("whole",))], MAP, {}, size=(224, 224))
+    with pytest.raises(ModelError, match=r"whole \(197 tokens\); the engine's layer gemm holds N x N scores"):
+        check_fused(model, [EngineLayer("gemm", ((1, 3, 197, 197),), ("whole",))], MAP, {}, size=(224, 224))
+
+
+def test_nothing_to_check() -> None:
+    check_fused(source(), [EngineLayer("gemm", ((3, 64, 64),), ())], None, {}, size=SIZE)

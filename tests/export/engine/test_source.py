@@ -8,8 +8,8 @@ import pytest
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import set_external_data
 
-from flashrib.export.engine.source import fused_form, prepared_model, read_source
-from flashrib.export.operators.forms import with_attention_form
+from flashrib.export.engine.source import engine_bodies, prepared_model, read_source
+from flashrib.export.operators.bodies import with_body
 from flashrib.export.save import save_onnx
 from flashrib.runtime.errors import ModelError
 from flashrib.runtime.nvidia.flavours import FLAVOURS
@@ -55,7 +55,7 @@ def test_what_it_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flavour", "version", "form"),
+    ("flavour", "version", "body"),
     [
         ("tensorrt", "10.9.0.34", "padded"),
         ("tensorrt", "10.13.3.9", "padded"),
@@ -64,17 +64,17 @@ def test_what_it_reads(tmp_path: Path) -> None:
         ("rtx", "1.7.1.116", "attention"),
     ],
 )
-def test_the_form_that_a_version_fuses(flavour: str, version: str, form: str) -> None:
-    assert fused_form(FLAVOURS[flavour], version) == form
+def test_the_body_that_a_version_fuses(flavour: str, version: str, body: str) -> None:
+    assert engine_bodies(small_model(), FLAVOURS[flavour], version) == {"WindowAttention": body}
 
 
 @pytest.mark.parametrize(
-    ("form", "operator", "missing"), [("attention", "Attention", "Softmax"), ("padded", "Softmax", "Attention")]
+    ("body", "operator", "missing"), [("attention", "Attention", "Softmax"), ("padded", "Softmax", "Attention")]
 )
-def test_a_fixed_size_and_a_form(form: str, operator: str, missing: str, tmp_path: Path) -> None:
-    save_onnx(with_attention_form(small_model(), "standard"), tmp_path / "m.onnx")
+def test_a_fixed_size_and_a_body(body: str, operator: str, missing: str, tmp_path: Path) -> None:
+    save_onnx(with_body(small_model(), "standard"), tmp_path / "m.onnx")
     source = read_source(tmp_path / "m.onnx")
-    model = prepared_model(source, (64, 96), form)
+    model = prepared_model(source, (64, 96), body)
     sides = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in (model.graph.input[0], model.graph.output[0])]
     assert [side[2:] for side in sides] == [[64, 96], [128, 192]]
     operators = {node.op_type for function in model.functions for node in function.node}

@@ -4,8 +4,6 @@ Depends on constants alone: runtimes evaluate it once when they load the file, s
 """
 
 BODY = """
-<opset_import: ["": {opset}], domain: "flashrib">
-PositionCodes (rows, columns, to_q, to_k) => (pos_q, pos_k)
 {
   first = Constant <value_ints: ints = [0]> ()
   second = Constant <value_ints: ints = [1]> ()

@@ -71,12 +71,7 @@ def implementation(
     kernel = compile_kernel(layer, capability, blocks)
     batch, height, width = (qkv.shape_expr[axis] for axis in range(3))
     how = launch(layer, blocks, kernel, batch, height, width, trtp.cdiv)
-    parameters = trtp.KernelLaunchParams()
-    parameters.grid_x, parameters.block_x, parameters.shared_mem = how.grid, how.threads, how.shared
-    extra = trtp.SymIntExprs(len(how.extra))
-    for index, value in enumerate(how.extra):
-        extra[index] = trtp.SymInt32(value)
-    return kernel.name, kernel.ptx, parameters, extra
+    return kernel.name, kernel.ptx, *how.for_tensorrt(trtp)
 
 
 def _layer(

@@ -10,10 +10,11 @@ import tensorrt as trt
 from tensorrt_registration import drive
 
 from benchmarks.plugin_kernels import preset_layers
+from flashrib.export.operators.plugin.model import register
 from flashrib.export.operators.window.plugin.compile import compile_kernel
 from flashrib.export.operators.window.plugin.launch import launch
 from flashrib.export.operators.window.plugin.layer import Layer, tactics
-from flashrib.export.operators.window.plugin.model import register
+from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.model.config import preset
 
 NAME = "flashrib::WindowAttention"
@@ -106,12 +107,12 @@ def check_model() -> None:
     """A node of an exported model, with the shapes and types that its neighbours give it."""
     import onnx
 
-    from flashrib.export.operators.forms import attention_nodes
-    from flashrib.export.operators.window.plugin.model import with_plugin
+    from flashrib.export.operators.bodies import operator_nodes
+    from flashrib.export.operators.plugin.model import with_plugin
     from tests.export.engine.sources import small_model
 
     model = with_plugin(small_model("bf16"), trt, ("sm90",))
-    for node, window in zip(attention_nodes(model), ((8, 8), (32, 32)), strict=True):
+    for node, window in zip(operator_nodes(model), ((8, 8), (32, 32)), strict=True):
         values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         assert values.pop("plugin_namespace") == b"flashrib"
         assert values.pop("plugin_version") == b"1"
@@ -122,7 +123,7 @@ def check_model() -> None:
 
 
 def main() -> None:
-    register(trt)
+    register(trt, [WINDOW_ATTENTION])
     if sys.argv[1] == "presets":
         done = presets(*sys.argv[2:])
     else:

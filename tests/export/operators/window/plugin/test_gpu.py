@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.plugin_kernels import preset_layers
-from flashrib.export.operators.window.plugin.compile import Kernel, compile_kernel
-from flashrib.export.operators.window.plugin.launch import Launch, launch
+from flashrib.export.operators.plugin.launch import Launch
+from flashrib.export.operators.plugin.ptx import Kernel
+from flashrib.export.operators.window.plugin.compile import compile_kernel
+from flashrib.export.operators.window.plugin.launch import launch
 from flashrib.export.operators.window.plugin.layer import DTYPES, Layer, tactics
 from flashrib.model.attention.window import window_attention
 from flashrib.runtime.nvidia.cuda import Driver

@@ -22,7 +22,7 @@ from benchmarks.plugin_kernels import (
     preset_layers,
     resources,
 )
-from flashrib.export.operators.window.plugin.compile import Kernel
+from flashrib.export.operators.plugin.ptx import Kernel
 from flashrib.export.operators.window.plugin.layer import Layer, tactics
 from flashrib.model.attention.window.tuning import CAPABILITIES
 from tests.places import ROOT

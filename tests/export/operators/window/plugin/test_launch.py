@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashrib.export.operators.window.plugin.compile import Kernel
+from flashrib.export.operators.plugin.ptx import Kernel
 from flashrib.export.operators.window.plugin.launch import launch
 from flashrib.export.operators.window.plugin.layer import Layer
 from flashrib.model.attention.window.tuning import Blocks

@@ -12,9 +12,12 @@ import pytest
 from flashrib.export.engine.build import cache_key
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.options import EngineOptions
-from flashrib.export.operators.forms import attention_nodes
-from flashrib.export.operators.window.plugin import model as module
-from flashrib.export.operators.window.plugin.model import capability_of, fingerprint, register, with_plugin
+from flashrib.export.operators.bodies import operator_nodes
+from flashrib.export.operators.operator import Operator
+from flashrib.export.operators.plugin import model as module
+from flashrib.export.operators.plugin.model import capability_of, fingerprint, register, source_files, with_plugin
+from flashrib.export.operators.table import OPERATORS
+from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import MissingPackageError, SessionError, UsageError
 from tests.export.engine.sources import TILE, needs_rtx, small_model, small_source
@@ -28,11 +31,11 @@ def tensorrt(version: str) -> types.SimpleNamespace:
 def test_the_node_becomes_the_plugin(
     targets: tuple[str, ...], capability: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "register", lambda trt: None)
+    monkeypatch.setattr(module, "register", lambda trt, rows: None)
     source = small_model()
     model = with_plugin(source, tensorrt("11.4.0"), targets)
     assert [function.name for function in model.functions] == ["PositionCodes"]
-    for node, before in zip(attention_nodes(model), attention_nodes(source), strict=True):
+    for node, before in zip(operator_nodes(model), operator_nodes(source), strict=True):
         values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         assert values["capability"] == capability
         assert (values["plugin_namespace"], values["plugin_version"]) == (b"flashrib", b"1")
@@ -45,7 +48,7 @@ def test_the_node_becomes_the_plugin(
 def test_versions_that_have_such_plugins(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(module.importlib, "import_module", loaded.append)
-    register(tensorrt(version))
+    register(tensorrt(version), [WINDOW_ATTENTION])
     assert loaded == ["triton", "flashrib.export.operators.window.plugin.registration"]
 
 
@@ -54,20 +57,20 @@ def test_versions_that_have_not(version: str) -> None:
     with pytest.raises(
         SessionError, match=rf"TensorRT {version} cannot .*install 10.9 to 10.13, .* --attention native"
     ):
-        register(tensorrt(version))
+        register(tensorrt(version), [WINDOW_ATTENTION])
 
 
 def test_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(MissingPackageError, match=r"triton.*flashrib\[gpu\]"):
-        register(tensorrt("11.4.0"))
+        register(tensorrt("11.4.0"), [WINDOW_ATTENTION])
 
 
 def test_tensorrt_without_its_plugin_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0"))  # type: ignore[arg-type]
     monkeypatch.delitem(sys.modules, "flashrib.export.operators.window.plugin.registration", raising=False)
     with pytest.raises(SessionError, match=r"TensorRT 11.4.0 is installed without its Python module tensorrt.plugin"):
-        register(tensorrt("11.4.0"))
+        register(tensorrt("11.4.0"), [WINDOW_ATTENTION])
 
 
 def test_no_gpu() -> None:
@@ -89,15 +92,37 @@ def test_options_that_contradict_each_other(options: dict[str, Any], says: str) 
         EngineOptions(**options)
 
 
+def test_an_operator_without_a_plugin() -> None:
+    row = Operator("Toy", (), {})
+    with pytest.raises(UsageError, match="flashrib::Toy has no plugin; use --attention native"):
+        register(tensorrt("11.4.0"), [WINDOW_ATTENTION, row])
+
+
 def test_fingerprint_knows_kernel_and_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = {fingerprint()}
+    found = {fingerprint([WINDOW_ATTENTION]), fingerprint([])}
     monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "9.9")
-    found.add(fingerprint())
-    (tmp_path / "model" / "attention" / "window").mkdir(parents=True)
-    (tmp_path / "model" / "attention" / "window" / "kernel.py").write_text("another")
-    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
-    found.add(fingerprint())
-    assert len(found) == 3
+    found.add(fingerprint([WINDOW_ATTENTION]))
+    (tmp_path / "kernel.py").write_text("another")
+    files = source_files
+    monkeypatch.setattr(module, "source_files", lambda name: [*files(name), tmp_path / "kernel.py"])
+    found.add(fingerprint([WINDOW_ATTENTION]))
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("row", [row for row in OPERATORS.values() if row.plugin], ids=lambda row: row.op_type)
+def test_files_that_a_plugin_is_made_of_are_found(row: Operator) -> None:
+    assert row.plugin is not None
+    files = [path for name in row.plugin.sources for path in source_files(name)]
+    assert len(set(files)) == len(files)
+    assert all(path.is_file() for path in files)
+    (registration,) = [path for path in files if path.name == "registration.py"]
+    assert registration.as_posix().endswith(row.plugin.registration.replace(".", "/").removeprefix("flashrib/") + ".py")
+    assert {"kernel.py", "ptx.py"} <= {path.name for path in files}
+
+
+def test_sources_that_are_not_there() -> None:
+    with pytest.raises(AssertionError, match=r"no module flashrib\.export\.nothing"):
+        source_files("flashrib.export.nothing")
 
 
 @needs_rtx
@@ -117,7 +142,7 @@ def test_what_the_builder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     kinds = types.SimpleNamespace(STRONGLY_TYPED=1, PREFER_AOT_PYTHON_PLUGINS=3)
     changed = {"__version__": "11.4.0", "Builder": Builder, "NetworkDefinitionCreationFlag": kinds}
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | changed))  # type: ignore[arg-type]
-    monkeypatch.setattr(module, "register", lambda trt: None)
+    monkeypatch.setattr(module, "register", lambda trt, rows: None)
     source = small_source(tmp_path)
     options = EngineOptions("tensorrt", ("ampere+",), usual=TILE, attention="plugin")
     with pytest.raises(Exception, match="WindowAttention") as raised:

@@ -1,0 +1,80 @@
+"""`flashrib::WindowAttention` and what belongs to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashrib.export.operators.operator import AttentionLayer, Auxiliary, Body, Operator, Place, Plugin
+from flashrib.export.operators.window.bodies import (
+    attention_native,
+    attention_onnxruntime,
+    attention_padded,
+    attention_standard,
+    geometry,
+    position_codes,
+)
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+
+def window_body(core: str, opsets: dict[str, int]) -> Body:
+    """Body with this text between the cut into windows and the way back."""
+
+    def functions(place: Place) -> list[str]:
+        before, after = _padding(place)
+        head = place.head("WindowAttention <window, num_heads, shift> (qkv, pos_q, pos_k) => (out)")
+        return ["".join((head, "{", geometry.SIZES, before, geometry.PARTITION, core, geometry.MERGE, after, "}"))]
+
+    return Body(functions, opsets)
+
+
+def _padding(place: Place) -> tuple[str, str]:
+    """Text that pads the map to whole windows, and text that crops it again, as the model's layers and size need them."""
+    from onnx import helper
+
+    attributes = [{name: helper.get_node_attr_value(n, name) for name in ("window", "shift")} for n in place.nodes]
+    if any(any(values["shift"]) for values in attributes):
+        return geometry.COMPLETE_SHIFTED, geometry.CROP_SHIFTED
+    height, width = (d.dim_value for d in place.model.graph.input[0].type.tensor_type.shape.dim[2:])  # 0: dynamic
+    windows = [values["window"] for values in attributes]
+    if height and width and all(height % rows == 0 and width % columns == 0 for rows, columns in windows):
+        return geometry.WHOLE, geometry.WHOLE_CROP
+    return geometry.COMPLETE, geometry.CROP
+
+
+def _position_codes(place: Place) -> list[str]:
+    return [place.head("PositionCodes (rows, columns, to_q, to_k) => (pos_q, pos_k)") + position_codes.BODY]
+
+
+def _layer(node: NodeProto, model: ModelProto) -> AttentionLayer:
+    from onnx import helper
+
+    rows, columns = helper.get_node_attr_value(node, "window")
+    heads = helper.get_node_attr_value(node, "num_heads")
+    return AttentionLayer(node.name, f"window {rows}x{columns}", rows * columns, heads, (rows, columns))
+
+
+WINDOW_ATTENTION = Operator(
+    op_type="WindowAttention",
+    attributes=("window", "num_heads", "shift"),
+    bodies={
+        "onnxruntime": window_body(attention_onnxruntime.CORE, attention_onnxruntime.OPSETS),
+        "standard": window_body(attention_standard.CORE, attention_standard.OPSETS),
+        "attention": window_body(attention_native.CORE, attention_native.OPSETS),
+        "padded": window_body(attention_padded.CORE, attention_padded.OPSETS),
+    },
+    default={"fp32": "onnxruntime", "fp16": "onnxruntime", "bf16": "attention"},
+    engine_body="attention",
+    older_engine_body="padded",
+    auxiliary=(Auxiliary("PositionCodes", _position_codes),),
+    layer=_layer,
+    plugin=Plugin(
+        "flashrib.export.operators.window.plugin.registration",
+        (
+            "flashrib.export.operators.plugin",
+            "flashrib.export.operators.window.plugin",
+            "flashrib.model.attention.window",
+        ),
+    ),
+)
