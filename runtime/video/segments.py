@@ -1,0 +1,89 @@
+"""Writes upscaled frames: one piece of a film as a file of its own, so that a job that was killed goes on at the last whole piece.
+
+Pieces are NUT files, which keep any time base exactly (Matroska rounds to milliseconds) and any codec.
+"""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from flashrib.runtime.errors import FlashribError
+from flashrib.runtime.video.codecs import Codec
+from flashrib.runtime.video.film import Film, message_of, require_av
+from flashrib.runtime.video.frames import Pixels, to_video_frame
+
+NUT = "nut"
+LEAD = 64
+"""Seconds by which pieces are late: NUT has no negative times, and the first frames are decoded before 0."""
+
+
+def write_segment(
+    path: Path,
+    frames: Iterable[tuple[Pixels, int, int]],
+    film: Film,
+    codec: Codec,
+    pixel_format: str,
+    options: dict[str, str],
+    sample_aspect_ratio: Fraction | None,
+    format: str = NUT,
+) -> int:
+    """Encode frames into a file.
+
+    Args:
+        path: the file; a name that is not used until it is whole is the caller's business.
+        frames: (pixels, pts, duration) in the order in which they are shown, ticks of `film.time_base`.
+        film: whose time base, matrix, range and tags the result gets.
+        codec: row of the table.
+        pixel_format: of the encoder.
+        options: see `flashrib.runtime.video.codecs.options_of`.
+        sample_aspect_ratio: of the result.
+        format: FFmpeg's name of the container.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        FlashribError: the encoder refuses the film, or the file cannot be written.
+    """
+    av = require_av()
+    count, stream = 0, None
+    try:
+        with av.open(str(path), "w", format=format) as container:
+            late = round(LEAD / film.time_base) if format == NUT else 0
+            for pixels, pts, duration in frames:
+                if stream is None:
+                    stream = _stream(container, pixels, film, codec, pixel_format, options, sample_aspect_ratio)
+                for packet in stream.encode(to_video_frame(pixels, film, pixel_format, pts + late, duration)):
+                    container.mux(packet)
+                count += 1
+            for packet in stream.encode(None) if stream is not None else ():
+                container.mux(packet)
+    except (av.error.FFmpegError, OSError) as error:
+        raise FlashribError(f"{path}: {codec.encoder} cannot write it: {message_of(error)}") from error
+    return count
+
+
+def _stream(
+    container: Any,
+    pixels: Pixels,
+    film: Film,
+    codec: Codec,
+    pixel_format: str,
+    options: dict[str, str],
+    sample_aspect_ratio: Fraction | None,
+) -> Any:
+    av = require_av()
+    stream = container.add_stream(codec.encoder, rate=film.rate or Fraction(1 / film.time_base), options=options)
+    context = stream.codec_context
+    context.height, context.width = pixels.shape[:2]
+    context.pix_fmt = pixel_format
+    context.time_base = film.time_base  # that of the stream alone leaves the encoder at its rate, and times are rounded
+    stream.time_base = film.time_base
+    context.color_range, context.colorspace = film.range, film.matrix
+    context.color_primaries, context.color_trc = film.primaries, film.transfer
+    if sample_aspect_ratio:
+        context.sample_aspect_ratio = sample_aspect_ratio
+    context.flags |= av.codec.context.Flags.global_header
+    context.thread_type = "AUTO"
+    return stream
