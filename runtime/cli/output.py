@@ -18,10 +18,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_error(error: object) -> None:
-    """Print an error to standard error, in one line whatever it holds."""
+def print_error(error: object, kind: str = "error") -> None:
+    """Print an error, or something of another kind, to standard error, in one line whatever it holds."""
     text = " ".join(str(error).splitlines())
-    tqdm.write(f"flashrib: error: {text}", file=sys.stderr)
+    tqdm.write(f"flashrib: {kind}: {text}", file=sys.stderr)
 
 
 def print_table(rows: list[tuple[str, str]]) -> None:

@@ -20,6 +20,7 @@ class Codec:
         options: what else the encoder is told.
         effort_option: the encoder's name of its preset; "": none.
         effort: default preset.
+        piece: FFmpeg's name of the container of its pieces: it must keep times exactly.
         about: one line for `--help` and the docs.
     """
 
@@ -31,6 +32,7 @@ class Codec:
     options: tuple[tuple[str, str], ...] = ()
     effort_option: str = ""
     effort: str = ""
+    piece: str = "nut"
     about: str = ""
 
 
@@ -50,7 +52,13 @@ CODECS = (
         effort="4",
         about="for webm",
     ),
-    Codec("prores", "prores_ks", options=(("profile", "3"),), about="for editing, in mov; 10 bit, 4:2:2 or 4:4:4"),
+    Codec(
+        "prores",
+        "prores_ks",
+        options=(("profile", "3"),),
+        piece="mov",
+        about="for editing, in mov; 10 bit, 4:2:2 or 4:4:4",
+    ),
     Codec("ffv1", "ffv1", options=(("level", "3"), ("slicecrc", "1")), about="without loss, in mkv; any format"),
     Codec("h264_nvenc", "h264_nvenc", 19, "cq", effort_option="preset", effort="p5", about="encoder of NVIDIA cards"),
     Codec("h265_nvenc", "hevc_nvenc", 21, "cq", effort_option="preset", effort="p5", about="encoder of NVIDIA cards"),

@@ -63,9 +63,13 @@ def join(
     try:
         with av.open(str(target), "w", format=format) as container:
             with av.open(str(segments[0])) as first:
-                pictures = container.add_stream_from_template(first.streams.video[0])
+                pictures = container.add_stream_from_template(first.streams.video[0], opaque=True)
                 pictures.metadata.update(_tags(picture_stream(source)))
                 pictures.time_base = film.time_base
+            # NUT keeps what the bitstream says of its colours and no more, and not every codec says it.
+            colours = pictures.codec_context
+            colours.color_range, colours.colorspace = film.range, film.matrix
+            colours.color_primaries, colours.color_trc = film.primaries, film.transfer
             if rotation:
                 pictures.set_display_rotation(rotation)
             others, attachments, left = _copied_streams(container, source)
@@ -95,7 +99,7 @@ def _times(path: Path, time_base: Fraction) -> list[int]:
 
 def _ticks(packet: Any, time_base: Fraction) -> int:
     """Return a packet's time in ticks of the film's time base; NUT keeps it in a finer one, and later by `LEAD`."""
-    return round((packet.pts * packet.time_base - LEAD) / time_base)
+    return int(round(packet.pts * packet.time_base / time_base) - round(LEAD / time_base))
 
 
 def _decoding_times(shown: list[int]) -> list[int]:
@@ -148,6 +152,7 @@ def _copied_streams(container: Any, source: Any) -> tuple[dict[int, Any], tuple[
                 container.add_attachment(
                     stream.name or "attachment", stream.mimetype or "application/octet-stream", stream.data
                 )
+                attached += 1
                 continue
             if stream.type not in ("audio", "subtitle", "video", "data"):
                 left.append(f"{name}: of a kind that cannot be copied")

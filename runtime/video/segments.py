@@ -1,6 +1,6 @@
 """Writes upscaled frames: one piece of a film as a file of its own, so that a job that was killed goes on at the last whole piece.
 
-Pieces are NUT files, which keep any time base exactly (Matroska rounds to milliseconds) and any codec.
+Pieces are NUT files, which keep any time base exactly (Matroska rounds to milliseconds) and most codecs.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,6 @@ from flashrib.runtime.video.codecs import Codec
 from flashrib.runtime.video.film import Film, message_of, require_av
 from flashrib.runtime.video.frames import Pixels, to_video_frame
 
-NUT = "nut"
 LEAD = 64
 """Seconds by which pieces are late: NUT has no negative times, and the first frames are decoded before 0."""
 
@@ -26,7 +25,7 @@ def write_segment(
     pixel_format: str,
     options: dict[str, str],
     sample_aspect_ratio: Fraction | None,
-    format: str = NUT,
+    pipe: bool = False,
 ) -> int:
     """Encode frames into a file.
 
@@ -38,7 +37,7 @@ def write_segment(
         pixel_format: of the encoder.
         options: see `flashrib.runtime.video.codecs.options_of`.
         sample_aspect_ratio: of the result.
-        format: FFmpeg's name of the container.
+        pipe: write YUV4MPEG2, which holds pictures and their rate alone, in place of a piece.
 
     Returns:
         The number of frames.
@@ -48,9 +47,9 @@ def write_segment(
     """
     av = require_av()
     count, stream = 0, None
+    late = 0 if pipe else round(LEAD / film.time_base)
     try:
-        with av.open(str(path), "w", format=format) as container:
-            late = round(LEAD / film.time_base) if format == NUT else 0
+        with av.open(str(path), "w", format="yuv4mpegpipe" if pipe else codec.piece) as container:
             for pixels, pts, duration in frames:
                 if stream is None:
                     stream = _stream(container, pixels, film, codec, pixel_format, options, sample_aspect_ratio)

@@ -1,0 +1,413 @@
+"""Upscales a film: decoding, the session and encoding overlap, in pieces, so that a job that was killed goes on where it stopped.
+
+Beside the result lies a folder `<name>.parts` while the work goes on: `job.json` says what the pieces belong to, and each whole piece has
+its place there. What the result holds does not depend on how often the work was interrupted, since pieces are cut by the number of the
+frame alone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashrib.runtime.artifacts.files import write_whole
+from flashrib.runtime.artifacts.lock import locked
+from flashrib.runtime.errors import FlashribError, PictureError, UsageError
+from flashrib.runtime.pictures.imresize import imresize
+from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
+from flashrib.runtime.video.film import Film, film_of, open_input
+from flashrib.runtime.video.frames import Frame, Pixels, read_frames
+from flashrib.runtime.video.join import join
+from flashrib.runtime.video.segments import write_segment
+
+SEGMENT_FRAMES = 240
+"""Frames of a piece: what a killed job may lose, and the largest distance between key frames."""
+AHEAD = 4
+"""Frames that wait between two stages."""
+
+Upscale = Callable[[Pixels], Pixels]
+
+
+@dataclasses.dataclass(frozen=True)
+class FilmOptions:
+    """How a film is written.
+
+    Attributes:
+        codec: a name of `flashrib.runtime.video.codecs.NAMES`; None: by the container.
+        crf: quality on the codec's own scale; None: its default.
+        preset: effort of the encoder in its own words; None: its default.
+        start: seconds of the first frame; None: from the beginning.
+        end: seconds before which the last frame begins; None: to the end.
+        preview: True: each frame beside its bicubic enlargement.
+        overwrite: replace a result that exists.
+        segment_frames: frames of a piece, >= 1.
+    """
+
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    start: Fraction | None = None
+    end: Fraction | None = None
+    preview: bool = False
+    overwrite: bool = False
+    segment_frames: int = SEGMENT_FRAMES
+
+
+@dataclasses.dataclass(frozen=True)
+class FilmReport:
+    """What was done, in JSON's types.
+
+    Attributes:
+        frames: of the result.
+        upscaled: how many of them the network made; the others equal the frame before, or were made by an earlier run.
+        resumed: frames that an earlier run had made.
+        width: of the result in pixels.
+        height: of the result in pixels.
+        codec: FFmpeg's encoder.
+        pixel_format: of the result.
+        copied: kinds of the other streams.
+        warnings: what the result lacks, one line each.
+    """
+
+    frames: int
+    upscaled: int
+    resumed: int
+    width: int
+    height: int
+    codec: str
+    pixel_format: str
+    copied: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return dataclasses.asdict(self)
+
+
+def upscale_film(
+    source: Path,
+    target: Path,
+    upscale: Upscale,
+    scale: int,
+    identity: dict[str, Any],
+    options: FilmOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FilmReport:
+    """Upscale a film into a file.
+
+    Args:
+        source: the film; "-": standard input, which cannot be resumed and of which the pictures alone are taken.
+        target: the file to write, or "-": standard output, as YUV4MPEG2.
+        upscale: maps pixels (H, W, 3) or (H, W), uint8 or uint16, to pixels `scale` times as high and wide.
+        scale: magnification.
+        identity: whatever decides what `upscale` makes, in JSON's types; pieces of another identity are not used.
+        options: see `FilmOptions`.
+        progress: called with (frames done, frames in all, estimated; 0: unknown).
+
+    Raises:
+        UsageError: options that the codec or the container does not have; the result exists.
+        PictureError: the film cannot be read.
+        FlashribError: the result cannot be written.
+    """
+    options = options or FilmOptions()
+    if options.start is not None and options.end is not None and options.start >= options.end:
+        raise UsageError(f"--start {float(options.start):g} is not before --end {float(options.end):g}")
+    if str(target) != "-" and target.exists() and not options.overwrite:
+        raise UsageError(f"{target}: exists: use --overwrite to replace it")
+    with open_input(source) as container:
+        film = film_of(container, source)
+        frames = read_frames(container, film, options.start, options.end)
+        first = next(frames, None)
+        if first is None:
+            raise PictureError(f"{source}: there is no frame between --start and --end")
+        work = _Work(source, target, film, first, upscale, scale, options, progress)
+        if str(target) == "-":
+            return work.to_pipe(_with(first, frames))
+        return work.to_file(_with(first, frames), identity)
+
+
+def _with(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest
+
+
+class _Work:
+    """One film on its way."""
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        film: Film,
+        first: Frame,
+        upscale: Upscale,
+        scale: int,
+        options: FilmOptions,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.source, self.target, self.film, self.first, self.options = source, target, film, first, options
+        self.upscale, self.scale = upscale, scale
+        self.progress = progress or (lambda done, total: None)
+        self.done = self.upscaled = self.resumed = 0
+        self.warnings: list[str] = []
+        self._last: tuple[Pixels, Pixels] | None = None
+        self.total = self._estimate()
+
+    def to_file(self, frames: Iterator[Frame], identity: dict[str, Any]) -> FilmReport:
+        codec = codec_named(self.options.codec, self.target.suffix)
+        chosen, lost = pixel_format(codec, self.film)
+        self._warn(codec, lost)
+        settings = options_of(codec, self.options.crf, self.options.preset, self.first.mastering, self.first.light)
+        parts = self.target.with_name(self.target.name + ".parts")
+        try:
+            parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FlashribError(f"{parts}: cannot be made: {error.strerror or error}") from error
+        with locked(parts / "lock", str(self.target)):
+            self._begin(parts, self._identity(identity, codec, chosen, settings))
+            pieces = self._pieces(parts, frames, codec, chosen, settings)
+            joined = self._join(parts, pieces)
+        shutil.rmtree(parts, ignore_errors=True)
+        height, width = self.first.pixels.shape[:2]
+        return FilmReport(
+            joined.frames,
+            self.upscaled,
+            self.resumed,
+            width * self.scale * (2 if self.options.preview else 1),
+            height * self.scale,
+            codec.encoder,
+            chosen,
+            joined.copied,
+            (*self.warnings, *joined.left),
+        )
+
+    def to_pipe(self, frames: Iterator[Frame]) -> FilmReport:
+        """Write YUV4MPEG2 to standard output; all that it holds is the pictures."""
+        codec = Codec("y4m", "rawvideo")
+        name = "yuv444p" if self.film.bits == 8 else f"yuv444p{min(self.film.bits, 12)}le"
+        chosen = "gray" if self.film.gray and self.film.bits == 8 else name
+        pixels = ((self._pixels(frame), frame.pts, frame.duration) for frame in frames)
+        ratio = self.film.sample_aspect_ratio
+        count = write_segment(Path("pipe:1"), pixels, self.film, codec, chosen, {"strict": "-1"}, ratio, pipe=True)
+        height, width = self.first.pixels.shape[:2]
+        size = (width * self.scale, height * self.scale)
+        return FilmReport(count, self.upscaled, 0, *size, "rawvideo", chosen, (), tuple(self.warnings))
+
+    def _warn(self, codec: Codec, lost: str | None) -> None:
+        if lost:
+            self.warnings.append(f"codec {codec.name} cannot hold all of {self.film.format}: {lost}; h265 and ffv1 can")
+        if (self.first.mastering or self.first.light) and not carries_hdr(codec):
+            self.warnings.append(
+                f"codec {codec.name} does not take HDR's mastering display and light levels; h265 and av1 do"
+            )
+        if self.first.interlaced:
+            self.warnings.append("the film is interlaced: its frames are upscaled as they are; deinterlace it before")
+
+    def _identity(self, identity: dict[str, Any], codec: Codec, chosen: str, settings: dict[str, str]) -> str:
+        """Text that is equal where pieces of an earlier run can be used."""
+        options = {name: str(value) for name, value in dataclasses.asdict(self.options).items() if name != "overwrite"}
+        described = {
+            "source": self.source.name,
+            "content": _fingerprint(self.source),
+            "codec": codec.encoder,
+            "format": chosen,
+            "settings": settings,
+            "options": options,
+            "model": identity,
+        }
+        return json.dumps(described, indent=2, sort_keys=True) + "\n"
+
+    def _begin(self, parts: Path, identity: str) -> None:
+        """Keep the pieces of an earlier run if they belong to this one; remove them otherwise."""
+        job = parts / "job.json"
+        if job.is_file() and job.read_text("utf-8", "replace") == identity:
+            return
+        for path in parts.iterdir():
+            if path.name != "lock":
+                path.unlink()
+        write_whole(job, identity.encode())
+
+    def _pieces(
+        self, parts: Path, frames: Iterator[Frame], codec: Codec, chosen: str, settings: dict[str, str]
+    ) -> list[Path]:
+        """Make the pieces that are missing; returns all, in order."""
+        pieces: list[Path] = []
+        encoding: list[Future[None]] = []
+        with ThreadPoolExecutor(2, "encode") as pool, _Ahead(frames) as ahead:
+            for number, group in enumerate(_groups(ahead, self.options.segment_frames)):
+                piece = parts / f"{number:06}.nut"
+                pieces.append(piece)
+                if piece.is_file():
+                    skipped = sum(1 for _ in group)
+                    self.resumed += skipped
+                    self._count(skipped)
+                    continue
+                waiting: _Queue = queue.Queue(AHEAD)
+                future = pool.submit(self._encode, piece, waiting, codec, chosen, settings)
+                encoding.append(future)
+                try:
+                    for frame in group:
+                        _put(waiting, (self._pixels(frame), frame.pts, frame.duration), future)
+                        self._count(1)
+                    _put(waiting, None, future)
+                except BaseException:
+                    waiting.queue.clear()
+                    waiting.put(_Stop())
+                    raise
+                while len(encoding) > 1:
+                    encoding.pop(0).result()
+            for future in encoding:
+                future.result()
+        return pieces
+
+    def _encode(self, piece: Path, waiting: "_Queue", codec: Codec, chosen: str, settings: dict[str, str]) -> None:
+        staged = piece.with_suffix(".tmp")
+        try:
+            ratio = self.film.sample_aspect_ratio
+            write_segment(staged, _taken(waiting), self.film, codec, chosen, settings, ratio)
+            os.replace(staged, piece)
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def _join(self, parts: Path, pieces: list[Path]) -> Any:
+        staged = parts / ("joined" + self.target.suffix)
+        start, end = self.options.start, self.options.end
+        if str(self.source) == "-":
+            raise UsageError(
+                "a film from standard input goes to standard output: use -o -, and let ffmpeg write the file"
+            )
+        with open_input(self.source) as again:
+            joined = join(again, self.film, pieces, staged, None, start, end, self.first.rotation)
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(staged, self.target)
+        return joined
+
+    def _pixels(self, frame: Frame) -> Pixels:
+        """Return a frame upscaled; frames that equal the one before are not computed again."""
+        if self._last is not None and np.array_equal(self._last[0], frame.pixels):
+            return self._last[1]
+        result = self.upscale(frame.pixels)
+        self.upscaled += 1
+        if self.options.preview:
+            most = np.iinfo(frame.pixels.dtype).max
+            plain = imresize(frame.pixels.astype(np.float64), self.scale)
+            plain = np.clip(np.rint(plain), 0, most).astype(frame.pixels.dtype)
+            result = np.concatenate([plain, result], axis=1)
+        self._last = frame.pixels, result
+        return result
+
+    def _count(self, frames: int) -> None:
+        self.done += frames
+        self.progress(self.done, self.total and max(self.total, self.done))
+
+    def _estimate(self) -> int:
+        film, options = self.film, self.options
+        if not film.rate or (options.start is None and options.end is None):
+            return film.frames
+        whole = film.frames / film.rate
+        length = min(Fraction(whole), options.end or Fraction(whole)) - (options.start or 0)
+        return max(1, round(length * film.rate))
+
+
+class _Stop:
+    """Tells the encoder that there will be no more and that the piece is not whole."""
+
+
+_Item = tuple[Pixels, int, int] | None | _Stop
+_Queue = queue.Queue[Any]
+
+
+def _put(waiting: _Queue, item: _Item, future: Future[None]) -> None:
+    """Hand an item to the encoder, or raise its error where it has ended."""
+    while True:
+        try:
+            waiting.put(item, timeout=0.2)
+        except queue.Full:
+            if future.done():
+                future.result()
+        else:
+            return
+
+
+def _taken(waiting: _Queue) -> Iterator[tuple[Pixels, int, int]]:
+    while (item := waiting.get()) is not None:
+        if isinstance(item, _Stop):
+            raise FlashribError("stopped")
+        yield item
+
+
+def _groups(frames: Iterator[Frame], size: int) -> Iterator[Iterator[Frame]]:
+    """Cut frames into groups of `size`; each must be used up before the next."""
+
+    def group(first: Frame) -> Iterator[Frame]:
+        yield first
+        for _ in range(size - 1):
+            frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    while (first := next(frames, None)) is not None:
+        yield group(first)
+
+
+class _Ahead:
+    """Decodes in a thread of its own, some frames ahead."""
+
+    def __init__(self, frames: Iterator[Frame]) -> None:
+        self._frames, self._queue = frames, queue.Queue[Any](AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+
+    def __enter__(self) -> Iterator[Frame]:
+        self._thread.start()
+        return iter(self._next, None)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            self._queue.queue.clear()
+            with self._queue.not_full:
+                self._queue.not_full.notify_all()
+            self._thread.join(0.05)
+
+    def _next(self) -> Frame | None:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        frame: Frame | None = item
+        return frame
+
+    def _run(self) -> None:
+        try:
+            for frame in self._frames:
+                self._queue.put(frame)
+                if self._stop.is_set():
+                    return
+            self._queue.put(None)
+        except BaseException as error:  # raised in the thread that waits for the frame
+            self._queue.put(error)
+
+
+def _fingerprint(source: Path) -> str:
+    """Return what tells two films apart without reading all of them: size, and a hash of the first and the last megabyte."""
+    if str(source) == "-":
+        return ""
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for at in (0, max(0, size - 2**20)):
+            file.seek(at)
+            digest.update(file.read(2**20))
+    return f"{size}-{digest.hexdigest()}"
