@@ -9,7 +9,7 @@ from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen, whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.jobs.film import FilmOptions, FilmReport, upscale_film
+from flashrib.runtime.jobs.video import VideoOptions, VideoReport, upscale_video
 from flashrib.runtime.sessions.protocol import Pixels
 from flashrib.runtime.tiling.upscale import upscale_array
 from flashrib.runtime.video.codecs import CODECS, NAMES
@@ -19,7 +19,7 @@ PREVIEW_SECONDS = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("input", metavar="IN", help="the film; -: from standard input")
+    parser.add_argument("input", metavar="IN", help="the video; -: from standard input")
     parser.add_argument(
         "-o",
         "--output",
@@ -29,14 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a result that exists")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    group = parser.add_argument_group("film")
+    group = parser.add_argument_group("video")
     table = "; ".join(f"{codec.name}: {codec.about}" for codec in CODECS if "nvenc" not in codec.encoder)
     group.add_argument(
         "--codec",
         choices=NAMES,
         help=f"{table}; *_nvenc: encoders of NVIDIA cards. Default: h265, vp9 for .webm, h264 for .avi",
     )
-    group.add_argument("--crf", metavar="N", type=whole_number(0, 63), help="quality on the codec's scale: less is better")
+    group.add_argument(
+        "--crf", metavar="N", type=whole_number(0, 63), help="quality on the codec's scale: less is better"
+    )
     group.add_argument("--preset", metavar="NAME", help="effort of the encoder in its own words, such as slow")
     group.add_argument("--start", metavar="TIME", type=seconds, help="first moment: seconds, or [H:]M:S")
     group.add_argument("--end", metavar="TIME", type=seconds, help="moment at which to stop")
@@ -53,16 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Upscale a film; sound, subtitles, chapters and tags are copied.
+    """Upscale a video; sound, subtitles, chapters and tags are copied.
 
     Each frame keeps its time, also where the rate varies, and the depth, the matrix,
-    the range and the transfer function (HDR) of the film. A job that was stopped or
+    the range and the transfer function (HDR) of the video. A job that was stopped or
     killed goes on where it was when the same command is given again.
 
     examples:
-      flashrib video film.mkv -o large.mkv
-      flashrib video film.mp4 -o look.mkv --start 10:00 --preview 5
-      flashrib video film.mkv -o - | mpv -
+      flashrib video video.mkv -o large.mkv
+      flashrib video video.mp4 -o look.mkv --start 10:00 --preview 5
+      flashrib video video.mkv -o - | mpv -
     """
     start, end = arguments.start, arguments.end
     if arguments.preview is not None:
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         end = (start or 0) + arguments.preview
     if arguments.output == "-" and arguments.json:
         raise UsageError("-o - and --json both want standard output")
-    options = FilmOptions(
+    options = VideoOptions(
         arguments.codec, arguments.crf, arguments.preset, start, end, arguments.preview is not None, arguments.overwrite
     )
     session, model, kind = open_chosen(arguments)
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             "halo": arguments.halo,
         }
         source, target = Path(arguments.input), Path(arguments.output)
-        report = upscale_film(source, target, upscale, session.info.scale, identity, options, progress)
+        report = upscale_video(source, target, upscale, session.info.scale, identity, options, progress)
     for warning in report.warnings:
         print_error(warning, "warning")
     if arguments.json:
@@ -112,9 +114,7 @@ def seconds(text: str) -> Fraction:
     return result
 
 
-def _line(source: str, target: str, report: FilmReport) -> str:
+def _line(source: str, target: str, report: VideoReport) -> str:
     earlier = f", {report.resumed} of an earlier run" if report.resumed else ""
     copied = f", with {', '.join(report.copied)}" if report.copied else ""
-    return (
-        f"{source} -> {target} ({report.width}x{report.height}, {report.pixel_format}, {report.frames} frames{earlier}{copied})"
-    )
+    return f"{source} -> {target} ({report.width}x{report.height}, {report.pixel_format}, {report.frames} frames{earlier}{copied})"

@@ -1,1 +1,1 @@
-"""Films: frames with their times, colours and depth in and out, and everything else in the file copied; needs PyAV."""
+"""Videos: frames with their times, colours and depth in and out, and everything else in the file copied; needs PyAV."""

@@ -1,10 +1,10 @@
-"""The codecs that a film can be written in: one row each."""
+"""The codecs that a video can be written in: one row each."""
 
 import dataclasses
 from typing import Any
 
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.video.film import Film, require_av
+from flashrib.runtime.video.info import VideoInfo, require_av
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Codec:
         options: what else the encoder is told.
         effort_option: the encoder's name of its preset; "": none.
         effort: default preset.
-        piece: FFmpeg's name of the container of its pieces: it must keep times exactly.
+        segment: FFmpeg's name of the container of its segments: it must keep times exactly.
         about: one line for `--help` and the docs.
     """
 
@@ -32,7 +32,7 @@ class Codec:
     options: tuple[tuple[str, str], ...] = ()
     effort_option: str = ""
     effort: str = ""
-    piece: str = "nut"
+    segment: str = "nut"
     about: str = ""
 
 
@@ -56,7 +56,7 @@ CODECS = (
         "prores",
         "prores_ks",
         options=(("profile", "3"),),
-        piece="mov",
+        segment="mov",
         about="for editing, in mov; 10 bit, 4:2:2 or 4:4:4",
     ),
     Codec("ffv1", "ffv1", options=(("level", "3"), ("slicecrc", "1")), about="without loss, in mkv; any format"),
@@ -86,26 +86,26 @@ def codec_named(name: str | None, suffix: str) -> Codec:
     return found
 
 
-def pixel_format(codec: Codec, film: Film) -> tuple[str, str | None]:
-    """Return the encoder's pixel format that keeps most of the film's, and what is lost, or None.
+def pixel_format(codec: Codec, video: VideoInfo) -> tuple[str, str | None]:
+    """Return the encoder's pixel format that keeps most of the video's, and what is lost, or None.
 
     Depth comes before chroma: a format of fewer bits or coarser chroma is taken only where the encoder has none as good.
     """
     av = require_av()
     formats = av.codec.Codec(codec.encoder, "w").video_formats
     if not formats:  # an encoder that takes any
-        return film.format, None
+        return video.format, None
     names = [f.name for f in formats]
-    wanted = _full_range_name(film.format)
+    wanted = _full_range_name(video.format)
     if wanted in names:
         return wanted, None
     source = av.VideoFormat(wanted)
-    best = max((av.VideoFormat(name) for name in names), key=lambda f: _fitness(f, source, film.gray))
+    best = max((av.VideoFormat(name) for name in names), key=lambda f: _fitness(f, source, video.gray))
     lost = []
-    if (bits := max(c.bits for c in best.components)) < film.bits:
-        lost.append(f"{bits} instead of {film.bits} bit")
-    if not film.gray and _chroma(best) > _chroma(source):
-        lost.append(f"chroma of {best.name} instead of {film.format}")
+    if (bits := max(c.bits for c in best.components)) < video.bits:
+        lost.append(f"{bits} instead of {video.bits} bit")
+    if not video.gray and _chroma(best) > _chroma(source):
+        lost.append(f"chroma of {best.name} instead of {video.format}")
     if any(c.is_alpha for c in source.components) and not any(c.is_alpha for c in best.components):
         lost.append("no alpha")
     return best.name, "; ".join(lost) or None

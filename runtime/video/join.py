@@ -1,4 +1,4 @@
-"""The pieces of the pictures and everything else of the film in one file: audio, subtitles, attachments, chapters, tags, copied."""
+"""The segments of the pictures and everything else of the video in one file: audio, subtitles, attachments, chapters, tags, copied."""
 
 import dataclasses
 import heapq
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.errors import FlashribError, PictureError
-from flashrib.runtime.video.film import Film, message_of, picture_stream, require_av
+from flashrib.runtime.video.info import VideoInfo, message_of, picture_stream, require_av
 from flashrib.runtime.video.segments import LEAD
 
 _Packet = tuple[float, int, Any]
@@ -31,7 +31,7 @@ class Joined:
 
 def join(
     source: Any,
-    film: Film,
+    video: VideoInfo,
     segments: list[Path],
     target: Path,
     format: str | None,
@@ -39,15 +39,15 @@ def join(
     end: Fraction | None = None,
     rotation: int = 0,
 ) -> Joined:
-    """Write the film.
+    """Write the video.
 
     Args:
-        source: the film, opened anew, for what is copied from it.
-        film: what it is.
-        segments: its upscaled pieces, in order.
+        source: the video, opened anew, for what is copied from it.
+        video: what it is.
+        segments: its upscaled segments, in order.
         target: the file to write.
         format: FFmpeg's name of the container; None: by the suffix of `target`.
-        start: seconds at which the pieces begin; what is copied begins there too, and the result at 0.
+        start: seconds at which the segments begin; what is copied begins there too, and the result at 0.
         end: seconds at which they end.
         rotation: degrees by which a player turns the pictures, counterclockwise.
 
@@ -56,20 +56,20 @@ def join(
     """
     av = require_av()
     offset = Fraction(0) if start is None else start
-    order = [pts for path in segments for pts in _times(path, film.time_base)]
+    order = [pts for path in segments for pts in _times(path, video.time_base)]
     if not order:
-        raise PictureError(f"{film.path}: there is no frame to write")
+        raise PictureError(f"{video.path}: there is no frame to write")
     decoding = _decoding_times(order)
     try:
         with av.open(str(target), "w", format=format) as container:
             with av.open(str(segments[0])) as first:
                 pictures = container.add_stream_from_template(first.streams.video[0], opaque=True)
                 pictures.metadata.update(_tags(picture_stream(source)))
-                pictures.time_base = film.time_base
+                pictures.time_base = video.time_base
             # NUT keeps what the bitstream says of its colours and no more, and not every codec says it.
             colours = pictures.codec_context
-            colours.color_range, colours.colorspace = film.range, film.matrix
-            colours.color_primaries, colours.color_trc = film.primaries, film.transfer
+            colours.color_range, colours.colorspace = video.range, video.matrix
+            colours.color_primaries, colours.color_trc = video.primaries, video.transfer
             if rotation:
                 pictures.set_display_rotation(rotation)
             others, attachments, left = _copied_streams(container, source)
@@ -77,8 +77,8 @@ def join(
             if chapters := _chapters(source.chapters(), start, end):
                 container.set_chapters(chapters)
             packets = heapq.merge(
-                _pictures(segments, decoding, film.time_base, offset, pictures),
-                _others(source, others, offset, end),
+                _pictures(segments, decoding, video.time_base, offset, pictures),
+                _others(source, others, start, end),
                 key=lambda item: item[:2],
             )
             for _, _, packet in packets:
@@ -92,20 +92,20 @@ def join(
 
 
 def _times(path: Path, time_base: Fraction) -> list[int]:
-    """Return when the frame of every packet of a piece is shown, in its order, in ticks."""
-    with require_av().open(str(path)) as piece:
-        return [_ticks(p, time_base) for p in piece.demux(piece.streams.video[0]) if p.pts is not None]
+    """Return when the frame of every packet of a segment is shown, in its order, in ticks."""
+    with require_av().open(str(path)) as segment:
+        return [_ticks(p, time_base) for p in segment.demux(segment.streams.video[0]) if p.pts is not None]
 
 
 def _ticks(packet: Any, time_base: Fraction) -> int:
-    """Return a packet's time in ticks of the film's time base; NUT keeps it in a finer one, and later by `LEAD`."""
+    """Return a packet's time in ticks of the video's time base; NUT keeps it in a finer one, and later by `LEAD`."""
     return int(round(packet.pts * packet.time_base / time_base) - round(LEAD / time_base))
 
 
 def _decoding_times(shown: list[int]) -> list[int]:
     """Return when each packet is decoded, in ticks, from when it is shown: rising, and never later than that.
 
-    Each piece was encoded on its own, so the times that its encoder gave overlap those of the piece before. Here the packet number i
+    Each segment was encoded on its own, so the times that its encoder gave overlap those of the segment before. Here the packet number i
     gets the time of the frame that is shown as number i - d, where d is how far packets are moved at most.
     """
     times = sorted(shown)
@@ -122,8 +122,8 @@ def _pictures(
     moved = round(offset / time_base)
     number = 0
     for path in segments:
-        with require_av().open(str(path)) as piece:
-            for packet in piece.demux(piece.streams.video[0]):
+        with require_av().open(str(path)) as segment:
+            for packet in segment.demux(segment.streams.video[0]):
                 if packet.pts is None:
                     continue
                 length = round((packet.duration or 0) * packet.time_base / time_base)
@@ -181,16 +181,16 @@ def _codec(stream: Any) -> str:
     return "" if context is None else str(context.name)
 
 
-def _others(source: Any, streams: dict[int, Any], offset: Fraction, end: Fraction | None) -> Iterator[_Packet]:
+def _others(source: Any, streams: dict[int, Any], start: Fraction | None, end: Fraction | None) -> Iterator[_Packet]:
     if not streams:
         return
     for packet in source.demux([source.streams[index] for index in streams]):
         if packet.dts is None or packet.pts is None:
             continue
         seconds = packet.pts * packet.time_base
-        if seconds < offset or (end is not None and seconds >= end):
+        if (start is not None and seconds < start) or (end is not None and seconds >= end):
             continue
-        moved = round(offset / packet.time_base)
+        moved = round((start or 0) / packet.time_base)
         packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
         target = streams[packet.stream.index]
         packet.stream = target

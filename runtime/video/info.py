@@ -1,4 +1,4 @@
-"""What a film is: its picture stream, how its samples stand for colours, and what else is in the file."""
+"""What a video is: its picture stream, how its samples stand for colours, and what else is in the file."""
 
 import dataclasses
 import importlib
@@ -14,12 +14,12 @@ _MATRIX_RGB, _MATRIX_UNSPECIFIED = 0, 2
 _FULL_RANGE = 2
 # AVColorSpace -> the number by which swscale names the same matrix (SWS_CS_*).
 _SWSCALE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_LINES_OF_HD = 576  # films of more lines that name no matrix are BT.709, others BT.601, as every player assumes
+_LINES_OF_HD = 576  # videos of more lines that name no matrix are BT.709, others BT.601, as every player assumes
 
 
 @dataclasses.dataclass(frozen=True)
-class Film:
-    """The picture stream of a film.
+class VideoInfo:
+    """The picture stream of a video.
 
     Attributes:
         path: the file, "-" for a pipe.
@@ -90,11 +90,11 @@ def require_av() -> Any:
     try:
         return importlib.import_module("av")
     except ImportError as error:
-        raise MissingPackageError("av", "films", "video") from error
+        raise MissingPackageError("av", "videos", "video") from error
 
 
 def open_input(path: Path) -> Any:
-    """Open a film for reading; "-" reads YUV4MPEG2 or any other format that can be read without going back from standard input.
+    """Open a video for reading; "-" reads YUV4MPEG2 or any other format that can be read without going back from standard input.
 
     Raises:
         PictureError: it cannot be read, or there is no picture in it.
@@ -103,20 +103,20 @@ def open_input(path: Path) -> Any:
     try:
         container = av.open(sys.stdin.buffer if str(path) == "-" else str(path))
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise PictureError(f"{path}: cannot be read as a film: {message_of(error)}") from error
-    if not any(_is_film(stream) for stream in container.streams.video):
+        raise PictureError(f"{path}: cannot be read as a video: {message_of(error)}") from error
+    if not any(_is_video(stream) for stream in container.streams.video):
         container.close()
-        raise PictureError(f"{path}: there is no film in it: for still pictures use flashrib upscale")
+        raise PictureError(f"{path}: there is no video in it: for still pictures use flashrib upscale")
     return container
 
 
 def picture_stream(container: Any) -> Any:
-    """Return the stream of the film: the first of pictures that is no cover."""
-    return next(stream for stream in container.streams.video if _is_film(stream))
+    """Return the stream of the video: the first of pictures that is no cover."""
+    return next(stream for stream in container.streams.video if _is_video(stream))
 
 
-def film_of(container: Any, path: Path) -> Film:
-    """Return what the container says about its film.
+def video_info(container: Any, path: Path) -> VideoInfo:
+    """Return what the container says about its video.
 
     Raises:
         PictureError: a pixel format that nothing here can turn into RGB.
@@ -127,10 +127,10 @@ def film_of(container: Any, path: Path) -> Film:
         raise PictureError(f"{path}: its pixel format is not known; is the file damaged?")
     components = context.format.components
     if any(component.is_alpha for component in components) and len(components) == 2:
-        raise PictureError(f"{path}: gray films with alpha ({context.format.name}) cannot be read")
+        raise PictureError(f"{path}: gray videos with alpha ({context.format.name}) cannot be read")
     rate = stream.average_rate or stream.guessed_rate
     duration = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
-    return Film(
+    return VideoInfo(
         path=path,
         width=context.width,
         height=context.height,
@@ -154,5 +154,5 @@ def message_of(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _is_film(stream: Any) -> bool:
+def _is_video(stream: Any) -> bool:
     return not stream.disposition & require_av().stream.Disposition.attached_pic  # a cover in an audio or video file

@@ -1,8 +1,8 @@
-"""Upscales a film: decoding, the session and encoding overlap, in pieces, so that a job that was killed goes on where it stopped.
+"""Upscales a video: decoding, the session and encoding overlap, in segments, so that a job that was killed goes on where it stopped.
 
-Beside the result lies a folder `<name>.parts` while the work goes on: `job.json` says what the pieces belong to, and each whole piece has
-its place there. What the result holds does not depend on how often the work was interrupted, since pieces are cut by the number of the
-frame alone.
+Beside the result lies a folder `<name>.parts` while the work goes on: `job.json` says what the segments belong to, and each whole
+segment has its place there. What the result holds does not depend on how often the work was interrupted, since segments are cut by the
+number of the frame alone.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
-from flashrib.runtime.video.film import Film, film_of, open_input
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
+from flashrib.runtime.video.info import VideoInfo, open_input, video_info
 from flashrib.runtime.video.join import join
 from flashrib.runtime.video.segments import write_segment
 
 SEGMENT_FRAMES = 240
-"""Frames of a piece: what a killed job may lose, and the largest distance between key frames."""
+"""Frames of a segment: what a killed job may lose, and the largest distance between key frames."""
 AHEAD = 4
 """Frames that wait between two stages."""
 
@@ -39,8 +39,8 @@ Upscale = Callable[[Pixels], Pixels]
 
 
 @dataclasses.dataclass(frozen=True)
-class FilmOptions:
-    """How a film is written.
+class VideoOptions:
+    """How a video is written.
 
     Attributes:
         codec: a name of `flashrib.runtime.video.codecs.NAMES`; None: by the container.
@@ -50,7 +50,7 @@ class FilmOptions:
         end: seconds before which the last frame begins; None: to the end.
         preview: True: each frame beside its bicubic enlargement.
         overwrite: replace a result that exists.
-        segment_frames: frames of a piece, >= 1.
+        segment_frames: frames of a segment, >= 1.
     """
 
     codec: str | None = None
@@ -64,7 +64,7 @@ class FilmOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilmReport:
+class VideoReport:
     """What was done, in JSON's types.
 
     Attributes:
@@ -94,43 +94,43 @@ class FilmReport:
         return dataclasses.asdict(self)
 
 
-def upscale_film(
+def upscale_video(
     source: Path,
     target: Path,
     upscale: Upscale,
     scale: int,
     identity: dict[str, Any],
-    options: FilmOptions | None = None,
+    options: VideoOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> FilmReport:
-    """Upscale a film into a file.
+) -> VideoReport:
+    """Upscale a video into a file.
 
     Args:
-        source: the film; "-": standard input, which cannot be resumed and of which the pictures alone are taken.
+        source: the video; "-": standard input, which cannot be resumed and of which the pictures alone are taken.
         target: the file to write, or "-": standard output, as YUV4MPEG2.
         upscale: maps pixels (H, W, 3) or (H, W), uint8 or uint16, to pixels `scale` times as high and wide.
         scale: magnification.
-        identity: whatever decides what `upscale` makes, in JSON's types; pieces of another identity are not used.
-        options: see `FilmOptions`.
+        identity: whatever decides what `upscale` makes, in JSON's types; segments of another identity are not used.
+        options: see `VideoOptions`.
         progress: called with (frames done, frames in all, estimated; 0: unknown).
 
     Raises:
         UsageError: options that the codec or the container does not have; the result exists.
-        PictureError: the film cannot be read.
+        PictureError: the video cannot be read.
         FlashribError: the result cannot be written.
     """
-    options = options or FilmOptions()
+    options = options or VideoOptions()
     if options.start is not None and options.end is not None and options.start >= options.end:
         raise UsageError(f"--start {float(options.start):g} is not before --end {float(options.end):g}")
     if str(target) != "-" and target.exists() and not options.overwrite:
         raise UsageError(f"{target}: exists: use --overwrite to replace it")
     with open_input(source) as container:
-        film = film_of(container, source)
-        frames = read_frames(container, film, options.start, options.end)
+        video = video_info(container, source)
+        frames = read_frames(container, video, options.start, options.end)
         first = next(frames, None)
         if first is None:
             raise PictureError(f"{source}: there is no frame between --start and --end")
-        work = _Work(source, target, film, first, upscale, scale, options, progress)
+        work = _Work(source, target, video, first, upscale, scale, options, progress)
         if str(target) == "-":
             return work.to_pipe(_with(first, frames))
         return work.to_file(_with(first, frames), identity)
@@ -142,20 +142,20 @@ def _with(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
 
 
 class _Work:
-    """One film on its way."""
+    """One video on its way."""
 
     def __init__(
         self,
         source: Path,
         target: Path,
-        film: Film,
+        video: VideoInfo,
         first: Frame,
         upscale: Upscale,
         scale: int,
-        options: FilmOptions,
+        options: VideoOptions,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.source, self.target, self.film, self.first, self.options = source, target, film, first, options
+        self.source, self.target, self.video, self.first, self.options = source, target, video, first, options
         self.upscale, self.scale = upscale, scale
         self.progress = progress or (lambda done, total: None)
         self.done = self.upscaled = self.resumed = 0
@@ -163,9 +163,9 @@ class _Work:
         self._last: tuple[Pixels, Pixels] | None = None
         self.total = self._estimate()
 
-    def to_file(self, frames: Iterator[Frame], identity: dict[str, Any]) -> FilmReport:
+    def to_file(self, frames: Iterator[Frame], identity: dict[str, Any]) -> VideoReport:
         codec = codec_named(self.options.codec, self.target.suffix)
-        chosen, lost = pixel_format(codec, self.film)
+        chosen, lost = pixel_format(codec, self.video)
         self._warn(codec, lost)
         settings = options_of(codec, self.options.crf, self.options.preset, self.first.mastering, self.first.light)
         parts = self.target.with_name(self.target.name + ".parts")
@@ -175,11 +175,11 @@ class _Work:
             raise FlashribError(f"{parts}: cannot be made: {error.strerror or error}") from error
         with locked(parts / "lock", str(self.target)):
             self._begin(parts, self._identity(identity, codec, chosen, settings))
-            pieces = self._pieces(parts, frames, codec, chosen, settings)
-            joined = self._join(parts, pieces)
+            segments = self._segments(parts, frames, codec, chosen, settings)
+            joined = self._join(parts, segments)
         shutil.rmtree(parts, ignore_errors=True)
         height, width = self.first.pixels.shape[:2]
-        return FilmReport(
+        return VideoReport(
             joined.frames,
             self.upscaled,
             self.resumed,
@@ -191,30 +191,32 @@ class _Work:
             (*self.warnings, *joined.left),
         )
 
-    def to_pipe(self, frames: Iterator[Frame]) -> FilmReport:
+    def to_pipe(self, frames: Iterator[Frame]) -> VideoReport:
         """Write YUV4MPEG2 to standard output; all that it holds is the pictures."""
         codec = Codec("y4m", "rawvideo")
-        name = "yuv444p" if self.film.bits == 8 else f"yuv444p{min(self.film.bits, 12)}le"
-        chosen = "gray" if self.film.gray and self.film.bits == 8 else name
+        name = "yuv444p" if self.video.bits == 8 else f"yuv444p{min(self.video.bits, 12)}le"
+        chosen = "gray" if self.video.gray and self.video.bits == 8 else name
         pixels = ((self._pixels(frame), frame.pts, frame.duration) for frame in frames)
-        ratio = self.film.sample_aspect_ratio
-        count = write_segment(Path("pipe:1"), pixels, self.film, codec, chosen, {"strict": "-1"}, ratio, pipe=True)
+        ratio = self.video.sample_aspect_ratio
+        count = write_segment(Path("pipe:1"), pixels, self.video, codec, chosen, {"strict": "-1"}, ratio, pipe=True)
         height, width = self.first.pixels.shape[:2]
         size = (width * self.scale, height * self.scale)
-        return FilmReport(count, self.upscaled, 0, *size, "rawvideo", chosen, (), tuple(self.warnings))
+        return VideoReport(count, self.upscaled, 0, *size, "rawvideo", chosen, (), tuple(self.warnings))
 
     def _warn(self, codec: Codec, lost: str | None) -> None:
         if lost:
-            self.warnings.append(f"codec {codec.name} cannot hold all of {self.film.format}: {lost}; h265 and ffv1 can")
+            self.warnings.append(
+                f"codec {codec.name} cannot hold all of {self.video.format}: {lost}; h265 and ffv1 can"
+            )
         if (self.first.mastering or self.first.light) and not carries_hdr(codec):
             self.warnings.append(
                 f"codec {codec.name} does not take HDR's mastering display and light levels; h265 and av1 do"
             )
         if self.first.interlaced:
-            self.warnings.append("the film is interlaced: its frames are upscaled as they are; deinterlace it before")
+            self.warnings.append("the video is interlaced: its frames are upscaled as they are; deinterlace it before")
 
     def _identity(self, identity: dict[str, Any], codec: Codec, chosen: str, settings: dict[str, str]) -> str:
-        """Text that is equal where pieces of an earlier run can be used."""
+        """Text that is equal where segments of an earlier run can be used."""
         options = {name: str(value) for name, value in dataclasses.asdict(self.options).items() if name != "overwrite"}
         described = {
             "source": self.source.name,
@@ -228,7 +230,7 @@ class _Work:
         return json.dumps(described, indent=2, sort_keys=True) + "\n"
 
     def _begin(self, parts: Path, identity: str) -> None:
-        """Keep the pieces of an earlier run if they belong to this one; remove them otherwise."""
+        """Keep the segments of an earlier run if they belong to this one; remove them otherwise."""
         job = parts / "job.json"
         if job.is_file() and job.read_text("utf-8", "replace") == identity:
             return
@@ -237,23 +239,23 @@ class _Work:
                 path.unlink()
         write_whole(job, identity.encode())
 
-    def _pieces(
+    def _segments(
         self, parts: Path, frames: Iterator[Frame], codec: Codec, chosen: str, settings: dict[str, str]
     ) -> list[Path]:
-        """Make the pieces that are missing; returns all, in order."""
-        pieces: list[Path] = []
+        """Make the segments that are missing; returns all, in order."""
+        segments: list[Path] = []
         encoding: list[Future[None]] = []
         with ThreadPoolExecutor(2, "encode") as pool, _Ahead(frames) as ahead:
             for number, group in enumerate(_groups(ahead, self.options.segment_frames)):
-                piece = parts / f"{number:06}.nut"
-                pieces.append(piece)
-                if piece.is_file():
+                segment = parts / f"{number:06}.nut"
+                segments.append(segment)
+                if segment.is_file():
                     skipped = sum(1 for _ in group)
                     self.resumed += skipped
                     self._count(skipped)
                     continue
                 waiting: _Queue = queue.Queue(AHEAD)
-                future = pool.submit(self._encode, piece, waiting, codec, chosen, settings)
+                future = pool.submit(self._encode, segment, waiting, codec, chosen, settings)
                 encoding.append(future)
                 try:
                     for frame in group:
@@ -268,26 +270,26 @@ class _Work:
                     encoding.pop(0).result()
             for future in encoding:
                 future.result()
-        return pieces
+        return segments
 
-    def _encode(self, piece: Path, waiting: "_Queue", codec: Codec, chosen: str, settings: dict[str, str]) -> None:
-        staged = piece.with_suffix(".tmp")
+    def _encode(self, segment: Path, waiting: "_Queue", codec: Codec, chosen: str, settings: dict[str, str]) -> None:
+        staged = segment.with_suffix(".tmp")
         try:
-            ratio = self.film.sample_aspect_ratio
-            write_segment(staged, _taken(waiting), self.film, codec, chosen, settings, ratio)
-            os.replace(staged, piece)
+            ratio = self.video.sample_aspect_ratio
+            write_segment(staged, _taken(waiting), self.video, codec, chosen, settings, ratio)
+            os.replace(staged, segment)
         finally:
             staged.unlink(missing_ok=True)
 
-    def _join(self, parts: Path, pieces: list[Path]) -> Any:
+    def _join(self, parts: Path, segments: list[Path]) -> Any:
         staged = parts / ("joined" + self.target.suffix)
         start, end = self.options.start, self.options.end
         if str(self.source) == "-":
             raise UsageError(
-                "a film from standard input goes to standard output: use -o -, and let ffmpeg write the file"
+                "a video from standard input goes to standard output: use -o -, and let ffmpeg write the file"
             )
         with open_input(self.source) as again:
-            joined = join(again, self.film, pieces, staged, None, start, end, self.first.rotation)
+            joined = join(again, self.video, segments, staged, None, start, end, self.first.rotation)
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(staged, self.target)
@@ -312,16 +314,16 @@ class _Work:
         self.progress(self.done, self.total and max(self.total, self.done))
 
     def _estimate(self) -> int:
-        film, options = self.film, self.options
-        if not film.rate or (options.start is None and options.end is None):
-            return film.frames
-        whole = film.frames / film.rate
+        video, options = self.video, self.options
+        if not video.rate or (options.start is None and options.end is None):
+            return video.frames
+        whole = video.frames / video.rate
         length = min(Fraction(whole), options.end or Fraction(whole)) - (options.start or 0)
-        return max(1, round(length * film.rate))
+        return max(1, round(length * video.rate))
 
 
 class _Stop:
-    """Tells the encoder that there will be no more and that the piece is not whole."""
+    """Tells the encoder that there will be no more and that the segment is not whole."""
 
 
 _Item = tuple[Pixels, int, int] | None | _Stop
@@ -401,7 +403,7 @@ class _Ahead:
 
 
 def _fingerprint(source: Path) -> str:
-    """Return what tells two films apart without reading all of them: size, and a hash of the first and the last megabyte."""
+    """Return what tells two videos apart without reading all of them: size, and a hash of the first and the last megabyte."""
     if str(source) == "-":
         return ""
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Films for the tests, made with FFmpeg's own encoders."""
+"""Videos for the tests, made with FFmpeg's own encoders."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ def ramp(height: int, width: int, number: int, deep: bool) -> NDArray[Any]:
     return (rgb * 257).astype(np.uint16) if deep else rgb.astype(np.uint8)
 
 
-def write_film(
+def write_video(
     path: Path,
     *,
     size: tuple[int, int] = (48, 64),
@@ -31,9 +31,9 @@ def write_film(
     same: bool = False,
     options: dict[str, str] | None = None,
 ) -> None:
-    """Write a film whose frames are shown at `times` (ms); with `extras` two audio tracks, subtitles, chapters and an attachment."""
+    """Write a video whose frames are shown at `times` (ms); with `extras` two audio tracks, subtitles, chapters and an attachment."""
     height, width = size
-    deep = not pixel_format.endswith(("p", "gray", "rgb0"))
+    deep = not pixel_format.endswith(("p", "gray", "bgr0"))
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=25, options=options or {})
         context = stream.codec_context
@@ -46,8 +46,8 @@ def write_film(
         sounds: list[Any] = []
         texts: Any = None
         if extras:
-            container.metadata["title"] = "a film"
-            for language in ("eng", "deu"):
+            container.metadata["title"] = "a video"
+            for language in ("eng", "ita"):
                 sound: Any = container.add_stream("aac", rate=48000)
                 sound.metadata["language"] = language
                 sounds.append(sound)
