@@ -26,7 +26,7 @@ from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
-from flashrib.runtime.video.info import VideoInfo, open_input, video_info
+from flashrib.runtime.video.info import VideoInfo, container_known, open_input, video_info
 from flashrib.runtime.video.join import join
 from flashrib.runtime.video.segments import write_segment
 
@@ -122,8 +122,7 @@ def upscale_video(
     options = options or VideoOptions()
     if options.start is not None and options.end is not None and options.start >= options.end:
         raise UsageError(f"--start {float(options.start):g} is not before --end {float(options.end):g}")
-    if str(target) != "-" and target.exists() and not options.overwrite:
-        raise UsageError(f"{target}: exists: use --overwrite to replace it")
+    _check_target(source, target, options.overwrite)
     with open_input(source) as container:
         video = video_info(container, source)
         frames = read_frames(container, video, options.start, options.end)
@@ -134,6 +133,24 @@ def upscale_video(
         if str(target) == "-":
             return work.to_pipe(_with(first, frames))
         return work.to_file(_with(first, frames), identity)
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    """Refuse a result that cannot be written before hours are spent on it."""
+    if str(target) == "-":
+        return
+    if str(source) == "-":
+        raise UsageError("a video from standard input goes to standard output: use -o -, and let ffmpeg write the file")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target}: exists: use --overwrite to replace it")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the input itself, which would be lost: give another name with -o")
+    if not target.parent.is_dir():
+        raise FlashribError(f"{target.parent}: there is no such folder: make it before")
+    if not container_known(target):
+        raise FlashribError(
+            f"{target}: FFmpeg knows no container of this suffix: .mkv, .mp4 and .mov are some that it does"
+        )
 
 
 def _with(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:

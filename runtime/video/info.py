@@ -149,6 +149,22 @@ def video_info(container: Any, path: Path) -> VideoInfo:
     )
 
 
+def container_known(path: Path) -> bool:
+    """Say whether FFmpeg knows a container for the suffix of a file to write."""
+    av = require_av()
+    suffix = path.suffix.lower().removeprefix(".")
+    known = {
+        "mkv": "matroska",
+        "ts": "mpegts",
+        "m2ts": "mpegts",
+        "m4v": "ipod",
+        "mpg": "mpeg",
+        "wmv": "asf",
+        "ogv": "ogg",
+    }
+    return bool(suffix) and (suffix in av.formats_available or suffix in known)
+
+
 def message_of(error: BaseException) -> str:
     """Return what an error of FFmpeg says, without its number and the file's name."""
     return str(getattr(error, "strerror", None) or error)
