@@ -24,9 +24,9 @@ from torch import nn
 from flashrib.export.emulate import emulated
 from flashrib.model.checkpoint import load_model
 from flashrib.model.fold import fold
+from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.errors import ModelError, SessionError
 from flashrib.runtime.sessions.protocol import Batch
-from flashrib.runtime.sessions.table import is_checkpoint
 
 LEAST_RMS = 1e-6  # of a layer's values, so that the ratio is defined for zeros
 
@@ -140,7 +140,7 @@ def layer_tensors(model: ModelProto) -> dict[tuple[str, str], list[str]]:
 
 
 def _tensors(path: Path, batch: Batch, arch: str | None, scale: int | None) -> dict[tuple[str, str], Values]:
-    return _from_checkpoint(path, batch, arch, scale) if is_checkpoint(path) else _from_onnx(path, batch)
+    return _from_checkpoint(path, batch, arch, scale) if recognise_file(path) == CHECKPOINT else _from_onnx(path, batch)
 
 
 def _from_checkpoint(path: Path, batch: Batch, arch: str | None, scale: int | None) -> dict[tuple[str, str], Values]:

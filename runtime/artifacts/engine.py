@@ -6,7 +6,6 @@ An engine is machine code that TensorRT loads without looking twice, so nothing 
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.artifacts.info import ModelInfo
@@ -20,9 +19,6 @@ Side = tuple[int, int]
 
 # TensorRT-RTX engines that name no target run on these (measured: 9.0 is refused).
 RTX_PORTABLE = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
-
-_MAGIC = (b"ptrt", b"vtrt", b"ftrt")  # how TensorRT's serialised engines begin
-_SUFFIXES = (".engine", ".plan", ".trt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +79,6 @@ class EngineManifest:
     def to_json(self) -> str:
         """Return the text of the manifest file."""
         return manifest_text(self, FORMAT, self.model)
-
-
-def is_engine(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is an engine: by how it begins, or by its name; False where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-    except (OSError, ValueError):
-        return False
-    return start in _MAGIC or Path(path).suffix.lower() in _SUFFIXES
 
 
 def read_manifest(engine: str | os.PathLike[str]) -> EngineManifest:

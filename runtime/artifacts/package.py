@@ -6,8 +6,6 @@ for. `flashrib.export.package.build` writes manifests; everything here runs with
 
 import dataclasses
 import os
-import zipfile
-from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.artifacts.engine import Side
@@ -50,17 +48,6 @@ class PackageManifest:
     def to_json(self) -> str:
         """Return the text of the manifest file."""
         return manifest_text(self, FORMAT, self.model)
-
-
-def is_package(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is a package of AOTInductor: by what is in it, or by its name; False where it cannot be read."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return any("/aotinductor/" in name for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False
-    return Path(path).suffix.lower() == ".pt2" and Path(path).is_file()
 
 
 def read_package_manifest(package: str | os.PathLike[str]) -> PackageManifest:

@@ -1,17 +1,16 @@
 """The command `flashrib export`."""
 
 import argparse
-import dataclasses
 import re
 import sys
 from pathlib import Path
 
 from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.cli.output import print_json, print_line
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, UsageError
-from flashrib.runtime.sessions.table import is_checkpoint
 from flashrib.runtime.sessions.torch_plain import require_torch
 
 
@@ -101,8 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
         clamp=arguments.clamp,
     )
     path = arguments.checkpoint or default_weights()
-    if not is_checkpoint(path):
-        raise UsageError(f"{path}: is an ONNX file already; export takes a checkpoint (.pth, .safetensors)")
+    if (kind := recognise_file(path)) != CHECKPOINT:
+        raise UsageError(f"{path}: is {kind.called} already; export takes a checkpoint (.pth, .safetensors)")
     trained = describe_checkpoint(path, arguments.arch)["scale"]
     if arguments.scale is not None and trained not in (None, arguments.scale):
         raise CheckpointError(
@@ -115,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     network = load_model(path, arguments.arch, arguments.scale)
     report = export_file(network, arguments.output, options, sha256_of(path))
     if arguments.json:
-        about = dataclasses.asdict(describe_onnx(arguments.output))
+        about = describe_onnx(arguments.output).to_json()
         print_json({"file": str(arguments.output), **about, **report.to_dict()})
         return 0
     sizes = report.sizes

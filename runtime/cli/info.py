@@ -1,18 +1,12 @@
 """The command `flashrib info`."""
 
 import argparse
-import dataclasses
-import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.artifacts.bundled import default_model
-from flashrib.runtime.artifacts.engine import is_engine, read_engine, read_manifest
-from flashrib.runtime.artifacts.onnx_file import describe_onnx
-from flashrib.runtime.artifacts.package import is_package, read_package, read_package_manifest
 from flashrib.runtime.cli.output import print_json, print_table
-from flashrib.runtime.sessions.table import check_agreement, is_checkpoint
-from flashrib.runtime.sessions.torch_plain import require_torch
+from flashrib.runtime.sessions.table import describe_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,66 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib info
       flashrib info SSTlight_DFLIP_X2.pth --json
     """
-    path = arguments.model or default_model()
-    if is_engine(path):
-        about = _about_engine(path, arguments.arch)
-    elif is_package(path):
-        about = _about_package(path, arguments.arch)
-    else:
-        about = _about_checkpoint(path, arguments.arch) if is_checkpoint(path) else _about_onnx(path, arguments.arch)
+    about = describe_model(arguments.model, arguments.arch)
     if arguments.json:
         print_json(about)
     else:
         print_table([(name.replace("_", " "), _text(name, value)) for name, value in about.items()])
     return 0
-
-
-def _about_onnx(path: Path, arch: str | None) -> dict[str, Any]:
-    metadata = describe_onnx(path)
-    check_agreement(path, metadata, arch, None)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": str(path), "format": "onnx", **dataclasses.asdict(metadata), "sha256": sha256}
-
-
-def _about_engine(path: Path, arch: str | None) -> dict[str, Any]:
-    manifest = read_manifest(path)
-    check_agreement(path, manifest.model, arch, None)
-    read_engine(path, manifest)  # verifies the hash
-    smallest, _, largest = (f"{height}x{width}" for height, width in manifest.shapes)
-    built = {
-        "flavour": manifest.flavour,
-        "built_by": manifest.version,
-        "targets": manifest.targets,
-        "sizes": largest if manifest.fixed_size else f"{smallest} to {largest}",
-        "scratch_bytes": manifest.scratch_bytes,
-        "onnx_sha256": manifest.onnx_sha256,
-    }
-    model = dataclasses.asdict(manifest.model)
-    return {"file": str(path), "format": "engine", **built, **model, "sha256": manifest.engine_sha256}
-
-
-def _about_package(path: Path, arch: str | None) -> dict[str, Any]:
-    manifest = read_package_manifest(path)
-    check_agreement(path, manifest.model, arch, None)
-    read_package(path, manifest)  # verifies the hash
-    built = {
-        "flavour": manifest.flavour,
-        "built_by": f"PyTorch {manifest.torch}",
-        "targets": ["cpu" if manifest.device == "cpu" else f"sm{manifest.capability[0]}{manifest.capability[1]}"],
-        "sizes": f"{manifest.size[0]}x{manifest.size[1]}",
-    }
-    model = dataclasses.asdict(manifest.model)
-    return {"file": str(path), "format": "package", **built, **model, "sha256": manifest.package_sha256}
-
-
-def _about_checkpoint(path: Path, arch: str | None) -> dict[str, Any]:
-    require_torch("reading a checkpoint")
-    from flashrib.model.checkpoint import describe_checkpoint
-
-    about = describe_checkpoint(path, arch)
-    precision = about.pop("dtype").replace("bfloat", "bf").replace("float", "fp")
-    return {"file": str(path), "format": "checkpoint", **about, "precision": precision, "sha256": about["sha256"]}
 
 
 def _text(name: str, value: Any) -> str:
@@ -110,14 +50,18 @@ def _text(name: str, value: Any) -> str:
             return "unknown: pass --arch" if name != "scale" else "unknown: the shapes of x2 and x3 are alike"
         case bool():
             return "yes" if value else "no"
-        case dict():
+        case dict() if name == "calibration":
             return _calibration(value)
+        case dict():
+            return json.dumps(value)
         case int() if name == "parameters":
             return f"{value:,}"
         case int() if name == "scale":
             return f"x{value}"
         case list() | tuple() if name == "windows":
             return ", ".join(f"{rows}x{columns}" for rows, columns in value) + " (rows x columns)"
+        case list() | tuple() if name == "fixed_size":
+            return "x".join(map(str, value))
         case list() | tuple():
             return ", ".join(map(str, value)) or "none"
     return str(value)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flashrib.runtime.sessions.protocol import Session
-from flashrib.runtime.sessions.table import KINDS, choose_session, open_session
-from flashrib.runtime.sessions.torch_gpu.session import PRECISIONS
+from flashrib.runtime.sessions.spec import SessionSpec
+from flashrib.runtime.sessions.table import SESSIONS, choose_session, session_names
 from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
 
 
@@ -32,7 +32,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--session",
-        choices=KINDS,
+        choices=session_names(),
         default="auto",
         help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT for engines,"
         " AOTInductor for packages",
@@ -46,7 +46,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("auto", *PRECISIONS),
+        choices=("auto", *SESSIONS["torch"].precisions),
         default="auto",
         help="what PyTorch computes in; auto: fp16 on a GPU, fp32 on the CPU, which has nothing else",
     )
@@ -74,19 +74,19 @@ def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_
 
 
 def open_chosen(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
-    """Open the session that the options ask for; returns it, its model file and its kind. Errors as `open_session`."""
+    """Open the session that the options ask for; returns it, its model file and its kind. Errors as `SessionSpec.open`."""
     path, kind = choose_session(arguments.model, arguments.session)
-    session = open_session(
+    spec = SessionSpec(
         path,
         kind,
-        arch=arguments.arch,
-        scale=arguments.scale,
-        device=arguments.device,
-        threads=arguments.threads,
-        cuda_graph=arguments.cuda_graph,
-        precision=arguments.precision,
+        arguments.arch,
+        arguments.scale,
+        arguments.device,
+        arguments.threads,
+        arguments.cuda_graph,
+        arguments.precision,
     )
-    return session, path, kind
+    return spec.open(), path, kind
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

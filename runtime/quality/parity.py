@@ -1,19 +1,16 @@
 """Parity: artifacts (checkpoints, ONNX files, engines) against a reference, on the same inputs."""
 
 import dataclasses
-import hashlib
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.errors import (
     FlashribError,
-    MissingPackageError,
     ModelError,
     OutOfMemoryError,
     SessionError,
@@ -23,9 +20,7 @@ from flashrib.runtime.quality.metrics import psnr
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, Bound, bound_of
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
 from flashrib.runtime.sessions.protocol import Batch, Session
-from flashrib.runtime.sessions.table import choose_session, open_session
-
-EMULATION = "emulation"
+from flashrib.runtime.sessions.table import SESSIONS, choose_exact_session, open_session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +58,7 @@ class Artifact:
 
     Attributes:
         file: where it lies.
-        kind: of its session, such as "onnxruntime"; `EMULATION` for ONNX files in bf16, for which ONNX Runtime has no kernels on
+        kind: of its session, such as "onnxruntime"; "emulation" for ONNX files in bf16, for which ONNX Runtime has no kernels on
             the CPU: the same graph in float32 with every tensor rounded to bf16. Empty where none could be chosen.
         precision: "fp32", "fp16", ...; empty where it could not be opened.
         sha256: of the file; empty where it cannot be read.
@@ -155,17 +150,19 @@ def verify(
     with ExitStack() as stack:
 
         def opened(artifact: Artifact) -> Session:
-            _, artifact.kind = choose_session(artifact.file)
-            hinted = artifact.kind == "torch"  # only a checkpoint may need them
-            artifact.sha256 = _sha256(artifact.file)
-            runnable = artifact.file
-            if artifact.kind == "onnxruntime" and describe_onnx(artifact.file).precision == "bf16":
-                artifact.kind = EMULATION
-                runnable = _emulated(artifact.file, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            session = open_session(
-                runnable, arch=arch if hinted else None, scale=scale if hinted else None, threads=threads
+            artifact.kind = choose_exact_session(artifact.file)
+            artifact.sha256 = sha256_of(artifact.file)
+            row = SESSIONS[artifact.kind]
+            hinted = row.info is None  # the file itself may not say it
+            session = stack.enter_context(
+                open_session(
+                    artifact.file,
+                    artifact.kind,
+                    arch=arch if hinted else None,
+                    scale=scale if hinted else None,
+                    threads=threads if "threads" in row.options else None,
+                )
             )
-            stack.callback(session.close)
             artifact.precision = session.info.precision
             return session
 
@@ -296,23 +293,6 @@ def to_8_bits(batch: Batch) -> Pixels:
     return np.asarray(np.rint(values * 255), np.uint8)
 
 
-def _emulated(file: Path, folder: Path) -> Path:
-    """Write the graph that emulates an ONNX file in bf16, and return its path."""
-    try:
-        import onnx
-
-        from flashrib.export.emulate import emulated
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "onnx", "emulating bf16", "export") from error
-    external_files(file)
-    path = folder / "emulated.onnx"
-    try:
-        onnx.save(emulated(onnx.load(file)), path)
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{file}: cannot be emulated in float32: {' '.join(str(error).split())}") from error
-    return path
-
-
 def _by_size(base: Session, sessions: dict[int, Session]) -> dict[tuple[int, int] | None, list[int]]:
     """The artifacts' indices by the size that their inputs must have, None for any."""
     groups: dict[tuple[int, int] | None, list[int]] = {}
@@ -345,11 +325,3 @@ def _named(file: Path, error: FlashribError) -> str:
     """The error's text without the file's name in front, which whoever prints it puts there."""
     text = str(error).removeprefix(f"{file}: ")
     return f"out of memory: {text}" if isinstance(error, OutOfMemoryError) else text
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error

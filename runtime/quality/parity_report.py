@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from flashrib.runtime.errors import FlashribError
 from flashrib.runtime.pictures.encode import Metadata, encode_png
 from flashrib.runtime.pictures.imresize import imresize
-from flashrib.runtime.quality.parity import EMULATION, Artifact, Parity, Shown, psnr_drop, to_8_bits
+from flashrib.runtime.quality.parity import Artifact, Parity, Shown, psnr_drop, to_8_bits
 from flashrib.runtime.quality.parity_inputs import Pixels
 from flashrib.runtime.sessions.protocol import Batch
+from flashrib.runtime.sessions.table import SESSIONS
 
 # Evenly spaced colours of matplotlib's "inferno" (CC0), dark to bright: its lightness rises evenly, so it reads without colour too.
 HEAT = ("#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4")
@@ -185,9 +186,9 @@ def _table(heads: tuple[str, ...], rows: list[str], left: int) -> str:
 
 
 def _provenance(parity: Parity, names: list[str]) -> str:
-    used = {"torch": "torch", "onnxruntime": "onnxruntime", EMULATION: "onnxruntime"}
     everything = [parity.reference, *parity.artifacts]
-    packages = ["flashrib", "numpy", *sorted({used[a.kind] for a in everything if a.kind in used})]
+    used = {package for artifact in everything if artifact.kind for package in SESSIONS[artifact.kind].packages}
+    packages = ["flashrib", "numpy", *sorted(used)]
     entries = [(package, version(package)) for package in packages]
     entries += [("Python", platform.python_version()), ("Machine", platform.platform()), ("Seed", str(parity.seed))]
     hashes = [

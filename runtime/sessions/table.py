@@ -1,93 +1,86 @@
-"""From a model file to a session: which kind of file it is, and which session runs it."""
+"""Kinds of sessions: `SESSIONS` has a row for each. From a model file to the session that runs it.
+
+A row says which files a kind runs, which of a user's options, precisions and devices it takes, and how to open it; nothing of a kind
+is imported before it is opened. Whatever a row does not take is refused here, and nowhere else. To add a kind, see
+docs/howto/add-a-session.md.
+"""
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flashrib.runtime.artifacts.bundled import default_model, default_weights
-from flashrib.runtime.artifacts.engine import is_engine, read_manifest
+from flashrib.runtime.artifacts.engine import read_manifest
 from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.artifacts.kinds import CHECKPOINT, ENGINE, ONNX, PACKAGE, FileKind, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
-from flashrib.runtime.artifacts.package import is_package, read_package_manifest
+from flashrib.runtime.artifacts.package import read_package_manifest
 from flashrib.runtime.errors import ModelError, UsageError
-from flashrib.runtime.sessions.aoti import open_package_session
-from flashrib.runtime.sessions.devices import check_device, choose_devices
-from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from flashrib.runtime.sessions.describe import (
+    describe_checkpoint_file,
+    describe_engine,
+    describe_onnx_file,
+    describe_package,
+)
+from flashrib.runtime.sessions.devices import check_device
 from flashrib.runtime.sessions.protocol import Session
-from flashrib.runtime.sessions.tensorrt import TensorRTSession
-from flashrib.runtime.sessions.torch_gpu.session import open_gpu_session
-from flashrib.runtime.sessions.torch_plain import TorchSession, require_torch
-
-KINDS = ("auto", "onnxruntime", "torch", "tensorrt", "aoti")
-_FILES = {"onnxruntime": "an ONNX file", "torch": "a checkpoint", "tensorrt": "an engine", "aoti": "a package"}
-
-# ZIP archive and plain pickles of protocol 2 to 5, as torch.save writes them.
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+from flashrib.runtime.sessions.spec import SessionSpec
 
 
-def is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Say whether a model file is a PyTorch checkpoint (True) or an ONNX file (False).
+@dataclass(frozen=True)
+class SessionKind:
+    """A kind of sessions.
 
-    The content decides where it is unmistakable, otherwise the name; whoever reads the file then says what is wrong with it.
-
-    Raises:
-        ModelError: no such file, it cannot be read, or it is neither.
+    Attributes:
+        name: the row's name, what `--session` takes.
+        file: the kind of files that it runs.
+        open: takes the path of such a file, and the specification that was checked against this row; imports what it needs.
+        describe: takes the path and the architecture that the user names, or None; returns what `flashrib info` says.
+        info: reads from the file what it says about the model, so that arch and scale are compared before it is opened; None where
+            only `open` can tell, which then compares.
+        options: fields of `SessionSpec` beside model, kind, arch, scale and device that it takes; see `OPTIONS`.
+        precisions: that it computes in; where `precision` is one of the options, the values of that.
+        devices: "cpu", "cuda:0" (the first GPU alone), "cuda" (any GPUs).
+        elsewhere: what is said about any other device; "{path}" is the file.
+        default: returns the file that it runs where the user names none; None: there is none.
+        packages: distributions whose versions decide what it computes, for reports.
+        automatic: True where "auto" may choose it and the command line offers it.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such file") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as a model: {getattr(error, 'strerror', error)}") from error
-    # A .safetensors file: the length of a JSON header in eight bytes, lowest first, then the header.
-    if start.startswith(_PICKLES) or (start[8:9] == b"{" and start[5:8] == bytes(3)):
-        return True
-    suffix = path.suffix.lower()
-    # A protobuf message that begins with the field ir_version, a number.
-    if start.startswith(b"\x08") or suffix == ".onnx":
-        return False
-    if suffix in _CHECKPOINT_SUFFIXES:
-        return True
-    raise ModelError(
-        f"{path}: neither an ONNX file nor a checkpoint (.pth, .safetensors) nor an engine: it starts with {start!r}"
-        if start
-        else f"{path}: the file is empty"
-    )
+
+    name: str
+    file: FileKind
+    open: Callable[[Path, SessionSpec], Session]
+    describe: Callable[[Path, str | None], dict[str, Any]]
+    info: Callable[[Path], ModelInfo] | None = None
+    options: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+    devices: tuple[str, ...] = ("cpu",)
+    elsewhere: str = "{path} runs on the CPU: leave it out"
+    default: Callable[[], Path] | None = None
+    packages: tuple[str, ...] = ()
+    automatic: bool = True
 
 
-def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> tuple[Path, str]:
-    """Return the model file, the bundled one where `model` is None, and the kind of session for it, one of
-    `KINDS` but "auto".
+@dataclass(frozen=True)
+class Option:
+    """A field of `SessionSpec` that only some kinds take.
 
-    Raises:
-        UsageError: no such `kind`, or one that cannot run this file.
-        ModelError: see `is_checkpoint`; or the bundled file is missing.
+    Attributes:
+        neutral: values that ask for nothing, and that every kind takes.
+        refused: what is said to whoever gives another one to a kind that does not take it; "{path}" is the file, "{file}" its kind.
     """
-    if kind not in KINDS:
-        raise UsageError(f"session {kind!r} is not one of {', '.join(KINDS)}")
-    if model is None and kind in ("tensorrt", "aoti"):
-        raise UsageError(
-            f"session {kind!r} runs {_FILES[kind]}: build one with flashrib build, and name it with --model"
-        )
-    if model is None:
-        return (default_weights(), "torch") if kind == "torch" else (default_model(), "onnxruntime")
-    path = Path(model)
-    fitting = (
-        "tensorrt"
-        if is_engine(path)
-        else "aoti"  # before checkpoints, which may be archives of the same kind
-        if is_package(path)
-        else "torch"
-        if is_checkpoint(path)
-        else "onnxruntime"
-    )
-    if kind not in ("auto", fitting):
-        raise UsageError(
-            f"{path}: is {_FILES[fitting]}, which a session of the kind {kind!r} cannot run: use --session {fitting}"
-        )
-    return path, fitting
+
+    neutral: tuple[Any, ...]
+    refused: str
+
+
+OPTIONS = {
+    "threads": Option((None,), "{path} is {file}, which threads on the CPU would not make faster"),
+    "cuda_graph": Option((False,), "{path} is {file}, and only engines run as CUDA graphs"),
+    "precision": Option((None, "auto"), "{path} is {file} and has its own"),
+}
 
 
 def open_session(
@@ -101,64 +94,193 @@ def open_session(
     cuda_graph: bool = False,
     precision: str | None = None,
 ) -> Session:
-    """Load a model into the session that fits it.
+    """Load a model into the session that fits it: `SessionSpec(...).open()`; see `SessionSpec` for arguments and errors."""
+    return SessionSpec(model, kind, arch, scale, device, threads, cuda_graph, precision).open()
 
-    Args:
-        model: an ONNX file, an engine or a package made by flashrib, or a checkpoint; None: the bundled model.
-        kind: "onnxruntime", "torch", "tensorrt", "aoti", or "auto": ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT
-            of the flavour that its manifest names for engines, AOTInductor for packages.
-        arch: what the model must be; needed for checkpoints that do not say it themselves.
-        scale: magnification that the model must have.
-        device: see `choose_devices`; ONNX Runtime knows the CPU alone, TensorRT the first GPU.
-        threads: threads on the CPU, >= 1; None leaves them to the session.
-        cuda_graph: launch an engine as a CUDA graph; see `TensorRTSession`.
-        precision: of a checkpoint. None: the plain session, in float32 with PyTorch's own operators, which is what others are
-            compared with. "fp32", "fp16", "bf16": on GPUs the fast session in that precision. "auto": on GPUs the fast session in
-            fp16, on the CPU the plain one.
+
+def open_spec(spec: SessionSpec) -> Session:
+    """Open a session; see `SessionSpec.open`."""
+    path, kind = choose_session(spec.model, spec.kind)
+    row = SESSIONS[kind]
+    for name, option in OPTIONS.items():
+        value = getattr(spec, name)
+        if name not in row.options and value not in option.neutral:
+            given = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise UsageError(f"{given}: {option.refused.format(path=path, file=row.file.called)}: leave it out")
+    if spec.precision not in (*OPTIONS["precision"].neutral, *row.precisions):
+        raise UsageError(f"precision {spec.precision!r} is not one of {', '.join(row.precisions)}")
+    if not _has_device(row, check_device(spec.device)):
+        raise UsageError(f"--device {spec.device}: {row.elsewhere.format(path=path)}")
+    if row.info is not None:
+        check_agreement(path, row.info(path), spec.arch, spec.scale)
+    return row.open(path, spec)
+
+
+def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> tuple[Path, str]:
+    """Return the model file, the bundled one where `model` is None, and the kind of session for it, a name in `SESSIONS`.
 
     Raises:
-        UsageError: see `choose_session`; `cuda_graph` for anything but an engine, `precision` for anything but a checkpoint; a
-            device or a number of threads that cannot be had.
-        ModelError: the file is missing, damaged, not made by flashrib, or contradicts `arch` or `scale`.
-        MissingPackageError, SessionError: the session cannot start.
+        UsageError: no such `kind`, or one that cannot run this file.
+        ModelError: see `recognise_file`; or the bundled file is missing.
     """
-    path, kind = choose_session(model, kind)
-    if cuda_graph and kind != "tensorrt":
-        raise UsageError(f"--cuda-graph: {path} is {_FILES[kind]}, and only engines run as CUDA graphs: leave it out")
-    if kind == "torch":
-        return _open_checkpoint(path, arch, scale, device, threads, precision)
-    if precision not in (None, "auto"):
-        raise UsageError(f"--precision {precision}: {path} is {_FILES[kind]} and has its own: leave it out")
-    check_device(device)
-    if kind == "aoti":
-        check_agreement(path, read_package_manifest(path).model, arch, scale)
-        return open_package_session(path, device)
-    if kind == "tensorrt":
-        if device not in ("auto", "cuda", "cuda:0"):
+    if kind != "auto" and kind not in SESSIONS:
+        raise UsageError(f"session {kind!r} is not one of {', '.join(session_names())}")
+    if model is None:
+        row = SESSIONS["onnxruntime" if kind == "auto" else kind]
+        if row.default is None:
             raise UsageError(
-                f"--device {device}: {path} is an engine, which runs on the first GPU; otherwise use the ONNX file"
+                f"session {kind!r} runs {row.file.called}: build one with flashrib build, and name it with --model"
             )
-        check_agreement(path, read_manifest(path).model, arch, scale)
-        return TensorRTSession(path, cuda_graph=cuda_graph)
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: ONNX Runtime runs on the CPU here; use --session torch")
-    check_agreement(path, describe_onnx(path), arch, scale)
-    return OnnxRuntimeSession(path, threads)
+        return row.default(), row.name
+    path = Path(model)
+    file = recognise_file(path)
+    if kind != "auto" and SESSIONS[kind].file == file:
+        return path, kind
+    fitting = next((row.name for row in SESSIONS.values() if row.file == file and row.automatic), None)
+    if fitting is None:
+        raise UsageError(f"{path}: is {file.called}, and no kind of session runs such files")
+    if kind != "auto":
+        raise UsageError(
+            f"{path}: is {file.called}, which a session of the kind {kind!r} cannot run: use --session {fitting}"
+        )
+    return path, fitting
 
 
-def _open_checkpoint(
-    path: Path, arch: str | None, scale: int | None, device: str, threads: int | None, precision: str | None
-) -> Session:
-    require_torch("a PyTorch session")
-    if precision is None or choose_devices(device) == ("cpu",):
-        if precision in ("fp16", "bf16"):
-            raise UsageError(f"--precision {precision}: on the CPU PyTorch computes in fp32; it needs a CUDA GPU")
-        return TorchSession(path, arch, scale, device, threads)
-    return open_gpu_session(path, choose_devices(device), "fp16" if precision == "auto" else precision, arch, scale)
+def choose_exact_session(model: str | os.PathLike[str]) -> str:
+    """Return the kind of session that shows on this machine what the precision of a file makes of its output.
+
+    It is the one that "auto" chooses, or an emulation where that has no kernels for the precision. Errors as `choose_session`.
+    """
+    path, kind = choose_session(model)
+    row = SESSIONS[kind]
+    if row.info is None or (precision := row.info(path).precision) in row.precisions:
+        return kind
+    others = (other for other in SESSIONS.values() if other.file == row.file and precision in other.precisions)
+    return next((other.name for other in others), kind)
 
 
-def check_agreement(path: Path, metadata: ModelInfo, arch: str | None, scale: int | None) -> None:
-    """Raise ModelError where an ONNX file or an engine is not what the caller says that it is."""
-    for name, said, seen in (("arch", arch, metadata.architecture), ("scale", scale, metadata.scale)):
+def describe_model(model: str | os.PathLike[str] | None, arch: str | None = None) -> dict[str, Any]:
+    """Return what is known about a model file, the bundled one where `model` is None, in JSON's types; nothing of it is run.
+
+    Raises:
+        ModelError: it cannot be read, or contradicts `arch`.
+        MissingPackageError: reading it needs a package that is not installed.
+    """
+    path, kind = choose_session(model)
+    row = SESSIONS[kind]
+    if row.info is not None:
+        check_agreement(path, row.info(path), arch, None)
+    return row.describe(path, arch)
+
+
+def session_names() -> tuple[str, ...]:
+    """Return what a user may ask for: "auto" and the names of the kinds."""
+    return ("auto", *(row.name for row in SESSIONS.values() if row.automatic))
+
+
+def check_agreement(path: Path, info: ModelInfo, arch: str | None, scale: int | None) -> None:
+    """Raise ModelError where a file is not what the caller says that it is."""
+    for name, said, seen in (("arch", arch, info.architecture), ("scale", scale, info.scale)):
         if said not in (None, seen):
             raise ModelError(f"{path}: its {name} is {seen}, not {said}: leave --{name} out, or choose another model")
+
+
+def _has_device(row: SessionKind, device: str) -> bool:
+    if device == "auto":
+        return True
+    if device == "cpu":
+        return "cpu" in row.devices
+    return "cuda" in row.devices or (device in ("cuda", "cuda:0") and "cuda:0" in row.devices)
+
+
+def _open_onnxruntime(path: Path, spec: SessionSpec) -> Session:
+    from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(path, spec.threads)
+
+
+def _open_emulation(path: Path, spec: SessionSpec) -> Session:
+    from flashrib.runtime.sessions.emulation import open_emulation
+
+    return open_emulation(path, spec.threads)
+
+
+def _open_torch(path: Path, spec: SessionSpec) -> Session:
+    from flashrib.runtime.sessions.torch_gpu.session import open_checkpoint
+
+    return open_checkpoint(path, spec)
+
+
+def _open_engine(path: Path, spec: SessionSpec) -> Session:
+    from flashrib.runtime.sessions.tensorrt import TensorRTSession
+
+    return TensorRTSession(path, cuda_graph=spec.cuda_graph)
+
+
+def _open_package(path: Path, spec: SessionSpec) -> Session:
+    from flashrib.runtime.sessions.aoti import open_package_session
+
+    return open_package_session(path, spec.device)
+
+
+SESSIONS = {
+    row.name: row
+    for row in (
+        SessionKind(
+            "onnxruntime",
+            ONNX,
+            _open_onnxruntime,
+            describe_onnx_file,
+            info=describe_onnx,
+            options=("threads",),
+            precisions=("fp32", "fp16", "int8", "fp8"),
+            elsewhere="ONNX Runtime runs on the CPU here; use --session torch",
+            default=default_model,
+            packages=("onnxruntime",),
+        ),
+        SessionKind(
+            "torch",
+            CHECKPOINT,
+            _open_torch,
+            describe_checkpoint_file,
+            options=("threads", "precision"),
+            precisions=("fp32", "fp16", "bf16"),
+            devices=("cpu", "cuda"),
+            default=default_weights,
+            packages=("torch",),
+        ),
+        SessionKind(
+            "tensorrt",
+            ENGINE,
+            _open_engine,
+            describe_engine,
+            info=lambda path: read_manifest(path).info,
+            options=("cuda_graph",),
+            precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
+            devices=("cuda:0",),
+            elsewhere="{path} is an engine, which runs on the first GPU; otherwise use the ONNX file",
+        ),
+        SessionKind(
+            "aoti",
+            PACKAGE,
+            _open_package,
+            describe_package,
+            info=lambda path: read_package_manifest(path).info,
+            precisions=("fp32", "fp16", "bf16"),
+            devices=("cpu", "cuda"),
+            packages=("torch",),
+        ),
+        SessionKind(
+            "emulation",
+            ONNX,
+            _open_emulation,
+            describe_onnx_file,
+            info=describe_onnx,
+            options=("threads",),
+            precisions=("fp32", "fp16", "bf16"),
+            elsewhere="an emulation runs on the CPU: leave it out",
+            packages=("onnxruntime",),
+            automatic=False,
+        ),
+    )
+}

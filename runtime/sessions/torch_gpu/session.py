@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import SessionError, UsageError
 from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
+from flashrib.runtime.sessions.spec import SessionSpec
 from flashrib.runtime.sessions.torch_gpu.worker import GpuWorker
-from flashrib.runtime.sessions.torch_plain import info_of_checkpoint, load_trained, one_line_errors, require_torch
+from flashrib.runtime.sessions.torch_plain import (
+    TorchSession,
+    info_of_checkpoint,
+    load_trained,
+    one_line_errors,
+    require_torch,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +120,22 @@ def open_gpu_session(
         with one_line_errors(f"{path}: PyTorch cannot load these weights on {device!r}"):
             workers.append(GpuWorker(copy.deepcopy(fast).to(device), device, dtype, network.config.scale))
     return GpuSession(workers, info_of_checkpoint(network, path, precision))
+
+
+def open_checkpoint(path: str | os.PathLike[str], spec: SessionSpec) -> GpuSession | TorchSession:
+    """Load a checkpoint into the session that `spec` asks for: the fast one on GPUs if it names a precision, otherwise the plain one.
+
+    Raises:
+        UsageError: a precision that the CPU has not; see also `choose_devices`, `TorchSession` and `open_gpu_session`.
+        MissingPackageError, CheckpointError, OutOfMemoryError: see `TorchSession`.
+    """
+    require_torch("a PyTorch session")
+    if spec.precision is None or choose_devices(spec.device) == ("cpu",):
+        if spec.precision in ("fp16", "bf16"):
+            raise UsageError(f"--precision {spec.precision}: on the CPU PyTorch computes in fp32; it needs a CUDA GPU")
+        return TorchSession(path, spec.arch, spec.scale, spec.device, spec.threads)
+    precision = "fp16" if spec.precision == "auto" else spec.precision
+    return open_gpu_session(path, choose_devices(spec.device), precision, spec.arch, spec.scale)
 
 
 def torch_dtype(precision: str) -> "torch.dtype":

@@ -9,7 +9,6 @@ import pytest
 from flashrib.runtime.artifacts.engine import (
     check_gpu,
     check_version,
-    is_engine,
     read_engine,
     read_manifest,
 )
@@ -28,30 +27,6 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_fixed_size(tmp_path: Path) -> None:
     assert read_manifest(write_engine(tmp_path / "a", shapes=((64, 96),) * 3)).fixed_size == (64, 96)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("a", PLAN, True),
-        ("a", b"ptrt1234", True),
-        ("a.engine", b"text", True),
-        ("a.PLAN", b"", True),
-        ("a.onnx", b"\x08\x09", False),
-        ("a.pth", b"PK\x03\x04", False),
-        ("a.engine", None, False),
-    ],
-)
-def test_is_engine(name: str, content: bytes | None, expected: bool, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    assert is_engine(tmp_path / name) is expected
-
-
-def test_missing_manifest(tmp_path: Path) -> None:
-    (tmp_path / "a.engine").write_bytes(PLAN)
-    with pytest.raises(ModelError, match=r"a\.engine: its manifest a\.engine\.json is missing"):
-        read_manifest(tmp_path / "a.engine")
 
 
 @pytest.mark.parametrize(

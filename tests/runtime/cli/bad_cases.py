@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
         "out.jpg: 80000 x 2 is too large for JPEG",
     ),
     # info
-    "info on a picture": (nothing, ["info", "picture.png"], 1, r"picture.png: neither an ONNX file .* b'\\x89PNG"),
+    "info on a picture": (nothing, ["info", "picture.png"], 1, r"picture.png: neither an engine .* b'\\x89PNG"),
     "info on a missing file": (nothing, ["info", "nowhere.pth"], 1, "nowhere.pth: there is no such file"),
     "info with another arch": (nothing, ["info", "model.onnx", "--arch", "sst"], 1, "its arch is sst-light, not sst"),
     # evaluate

@@ -155,7 +155,12 @@ MODEL_CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
         2,
         "tile 4x64: sst-custom needs at least 5 pixels",
     ),
-    "neither ONNX nor checkpoint": (written("m.bin", "model"), upscale(model="m.bin"), 1, "m.bin: neither an ONNX"),
+    "neither ONNX nor checkpoint": (
+        written("m.bin", "model"),
+        upscale(model="m.bin"),
+        1,
+        "m.bin: neither an engine .* nor an ONNX file",
+    ),
     "another arch than the ONNX file": (
         nothing,
         upscale("--arch", "sst"),

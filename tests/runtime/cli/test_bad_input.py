@@ -82,7 +82,7 @@ def test_out_of_memory(
 ) -> None:
     session = SmallMemorySession()
     session.error = error
-    monkeypatch.setattr(options, "open_session", lambda *_, **__: session)
+    monkeypatch.setattr(options.SessionSpec, "open", lambda spec: session)
     check(upscale(), 1, message, capfd)
 
 

@@ -1,5 +1,6 @@
 """`flashrib info`."""
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from flashrib.model import build_model
-from flashrib.runtime.cli import info, main
+from flashrib.runtime.cli import main
+from flashrib.runtime.sessions.table import SESSIONS
 from tests.runtime.models import write_checkpoint, write_onnx
 from tests.runtime.sessions.engines import write_engine
 from tests.runtime.sessions.test_onnxruntime import METADATA
@@ -47,7 +49,7 @@ def test_onnx_without_torch(
     for package in ("torch", "safetensors", "onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
     document = about(write_onnx(tmp_path / "m.onnx"), capsys, "--arch", "sst-light")
-    wanted = json.loads(json.dumps(METADATA.__dict__))
+    wanted = json.loads(json.dumps(METADATA.to_json()))
     assert {key: document[key] for key in wanted} == wanted
     assert document["format"] == "onnx"
 
@@ -86,7 +88,7 @@ def test_a_checkpoint_that_needs_a_hint(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_onnx(tmp_path / "m.onnx")
-    monkeypatch.setattr(info, "default_model", lambda: path)
+    monkeypatch.setitem(SESSIONS, "onnxruntime", dataclasses.replace(SESSIONS["onnxruntime"], default=lambda: path))
     assert main(["info"]) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -14,10 +14,10 @@ from tests.runtime.models import write_onnx
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(_: Path) -> bool:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(info, "is_checkpoint", fail)
+    monkeypatch.setattr(info, "describe_model", fail)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,7 @@ def test_checkpoints_run_in_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_tiles(arguments: list[str], largest: tuple[int, int], several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     session = FakeSession()
-    monkeypatch.setattr(options, "open_session", lambda *_, **__: session)
+    monkeypatch.setattr(options.SessionSpec, "open", lambda spec: session)
     write_picture("p.png", Picture(noise(90, 40, 3)))
     assert upscale("p.png", "-o", "out.png", *arguments) == 0
     np.testing.assert_array_equal(read_picture("out.png").pixels, twice("p.png"))
@@ -169,7 +169,7 @@ def test_an_interruption_leaves_nothing_half_done(
 ) -> None:
     session = SmallMemorySession()
     session.error = KeyboardInterrupt  # type: ignore[assignment]
-    monkeypatch.setattr(options, "open_session", lambda *_, **__: session)
+    monkeypatch.setattr(options.SessionSpec, "open", lambda spec: session)
     assert upscale("in/a.png", "-o", "new/deep/") == 130
     assert capsys.readouterr() == ("", "flashrib: interrupted\n")
     assert not Path("new").exists()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from flashrib.runtime.artifacts.kinds import CHECKPOINT, PACKAGE, recognise_file
 from flashrib.runtime.artifacts.manifest import manifest_path
-from flashrib.runtime.artifacts.package import is_package, read_package, read_package_manifest
+from flashrib.runtime.artifacts.package import read_package, read_package_manifest
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import FlashribError, ModelError, SessionError, UsageError
 from flashrib.runtime.sessions.aoti import CpuPackageSession, open_package_session
@@ -54,10 +55,9 @@ def test_packages_are_told_from_checkpoints(tmp_path: Path) -> None:
         archive.writestr("p/data/aotinductor/model/code.so", b"")
     torch.save({}, tmp_path / "checkpoint.pth")
     (tmp_path / "damaged.pt2").write_bytes(b"PK\x03\x04")
-    assert is_package(tmp_path / "renamed.pth")
-    assert is_package(tmp_path / "damaged.pt2")
-    assert not is_package(tmp_path / "checkpoint.pth")
-    assert not is_package(tmp_path / "missing.pt2")
+    assert recognise_file(tmp_path / "renamed.pth") == PACKAGE
+    assert recognise_file(tmp_path / "damaged.pt2") == PACKAGE
+    assert recognise_file(tmp_path / "checkpoint.pth") == CHECKPOINT
     assert choose_session(tmp_path / "renamed.pth")[1] == "aoti"
     with pytest.raises(UsageError, match="is a package, which a session of the kind 'torch' cannot run"):
         choose_session(tmp_path / "renamed.pth", "torch")

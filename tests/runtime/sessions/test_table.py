@@ -1,75 +1,28 @@
 """Which session a model file gets."""
 
+import dataclasses
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from flashrib.runtime.artifacts.kinds import FILES, FileKind
 from flashrib.runtime.errors import ModelError, UsageError
-from flashrib.runtime.sessions import table as module
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from flashrib.runtime.sessions.table import choose_session, is_checkpoint, open_session
+from flashrib.runtime.sessions.spec import SessionSpec
+from flashrib.runtime.sessions.table import OPTIONS, SESSIONS, choose_exact_session, choose_session, open_session
 from flashrib.runtime.sessions.torch_plain import TorchSession
-from tests.model.networks import small_network
 from tests.runtime.models import write_checkpoint, write_onnx
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "model.pth", "model.safetensors", "model", "model.bin"])
-def test_the_content_decides(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    write_onnx(path)
-    assert not is_checkpoint(path)
-    write_checkpoint(path)
-    assert is_checkpoint(path)
-    for zipped in (True, False):
-        torch.save(small_network().state_dict(), path, _use_new_zipfile_serialization=zipped)
-        assert is_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "checkpoint"),
-    [
-        ("a.ONNX", b"", False),
-        ("a.onnx", b"text", False),
-        ("a.pth", b"", True),
-        ("a.PT", b"text", True),
-        ("a.safetensors", b"text", True),
-        ("a", pickle.dumps({}, 2), True),
-        ("a", (40).to_bytes(8, "little") + b"{", True),
-        # ir_version 9 and a producer whose name has a brace where .safetensors files have theirs.
-        ("a", b"\x08\x09\x12\x09abcd{more", False),
-    ],
-)
-def test_names_decide_where_the_content_does_not(name: str, content: bytes, checkpoint: bool, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-    assert is_checkpoint(tmp_path / name) is checkpoint
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        (
-            "a.bin",
-            b"\x89PNG",
-            r"a\.bin: neither an ONNX file nor a checkpoint .* nor an engine: it starts with b'\\x89PNG'",
-        ),
-        ("a.bin", b"", r"a\.bin: the file is empty"),
-        ("a.onnx", None, r"a\.onnx: there is no such file"),
-        (".", None, "cannot be read as a model: Is a directory"),
-        ("a\0b", None, "cannot be read as a model: embedded null byte"),
-    ],
-)
-def test_what_is_neither(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=message):
-        is_checkpoint(tmp_path / name)
+from tests.runtime.sessions.engines import write_engine
+from tests.runtime.sessions.test_onnxruntime import METADATA
 
 
 def test_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "default_model", lambda: tmp_path / "m.onnx")
-    monkeypatch.setattr(module, "default_weights", lambda: tmp_path / "m.safetensors")
+    for kind, name in (("onnxruntime", "m.onnx"), ("torch", "m.safetensors")):
+        row = dataclasses.replace(SESSIONS[kind], default=lambda name=name: tmp_path / name)  # type: ignore[misc]
+        monkeypatch.setitem(SESSIONS, kind, row)
     assert choose_session(None) == (tmp_path / "m.onnx", "onnxruntime")
     assert choose_session(None, "onnxruntime") == (tmp_path / "m.onnx", "onnxruntime")
     assert choose_session(None, "torch") == (tmp_path / "m.safetensors", "torch")
@@ -94,6 +47,16 @@ def test_checkpoints(kind: str, tmp_path: Path) -> None:
         ({"scale": 3}, ModelError, r"m\.onnx: its scale is 2, not 3: leave --scale out"),
         ({"kind": "torch"}, UsageError, "is an ONNX file, which a session of the kind 'torch' cannot run"),
         ({"kind": "tensorrt"}, UsageError, "is an ONNX file, which a session of the kind 'tensorrt' cannot run"),
+        (
+            {"cuda_graph": True},
+            UsageError,
+            r"--cuda-graph: .*m\.onnx is an ONNX file, and only engines run as .*: leave it out",
+        ),
+        (
+            {"precision": "fp16"},
+            UsageError,
+            r"--precision fp16: .*m\.onnx is an ONNX file and has its own: leave it out",
+        ),
         ({"kind": "openvino"}, UsageError, "session 'openvino' is not one of auto, onnxruntime, torch, tensorrt, aoti"),
         ({"device": "cuda"}, UsageError, "ONNX Runtime runs on the CPU here; use --session torch"),
         ({"device": "tpu"}, UsageError, "device 'tpu' is not one of"),
@@ -105,3 +68,51 @@ def test_contradictions(options: dict[str, object], error: type[Exception], mess
     path = write_onnx(tmp_path / "m.onnx")
     with pytest.raises(error, match=message):
         open_session(path, **options)  # type: ignore[arg-type]
+
+
+def test_threads_are_refused_where_nothing_takes_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"--threads 2: .*a\.engine is an engine, which threads on the CPU .*: leave it out"
+    ):
+        open_session(write_engine(tmp_path / "a.engine"), threads=2)
+
+
+def test_precisions_are_those_of_the_row(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "m.pth")
+    with pytest.raises(UsageError, match="precision 'int8' is not one of fp32, fp16, bf16"):
+        open_session(tmp_path / "m.pth", precision="int8")
+
+
+def test_every_option_of_a_row_exists() -> None:
+    fields = {field.name for field in dataclasses.fields(SessionSpec)}
+    assert set(OPTIONS) == fields - {"model", "kind", "arch", "scale", "device"}
+    assert all(set(row.options) <= set(OPTIONS) for row in SESSIONS.values())
+    assert all(name == row.name for name, row in SESSIONS.items())
+
+
+def test_a_specification_opens_in_another_process(tmp_path: Path) -> None:
+    """As a cluster or a pool of processes does: pickled, sent, opened there."""
+    path = write_onnx(tmp_path / "m.onnx")
+    spec = SessionSpec(path, scale=2, threads=1)
+    assert pickle.loads(pickle.dumps(spec)) == spec
+    (tmp_path / "spec").write_bytes(pickle.dumps(spec))
+    code = (
+        "import pathlib, pickle\n"
+        f"spec = pickle.loads(pathlib.Path({str(tmp_path / 'spec')!r}).read_bytes())\n"
+        "with spec.open() as session: print(session.info.architecture, session.info.scale)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "sst-light 2\n"
+
+
+def test_bf16_is_emulated_where_nothing_runs_it(tmp_path: Path) -> None:
+    assert choose_exact_session(write_onnx(tmp_path / "m.onnx")) == "onnxruntime"
+    low = write_onnx(tmp_path / "low.onnx", metadata=dataclasses.replace(METADATA, precision="bf16").to_properties())
+    assert (choose_session(low)[1], choose_exact_session(low)) == ("onnxruntime", "emulation")
+
+
+def test_a_file_that_no_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILES, "notes", FileKind("notes", "a page of notes", (".txt",), lambda start, path: False))
+    (tmp_path / "a.txt").write_text("hello")
+    with pytest.raises(UsageError, match=r"a\.txt: is a page of notes, and no kind of session runs such files"):
+        choose_session(tmp_path / "a.txt")

@@ -209,7 +209,7 @@ def test_two_gpus_give_what_one_gives(checkpoint: Path) -> None:
 def test_which_session_a_checkpoint_gets(precision: str | None, kind: type, checkpoint: Path) -> None:
     session = open_session(checkpoint, precision=precision)
     assert type(session) is kind
-    assert getattr(session, "precision", None) == {"auto": "fp16"}.get(precision or "", precision)
+    assert session.info.precision == {"auto": "fp16", None: "fp32"}.get(precision, precision)
 
 
 def test_the_cpu_has_one_precision(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

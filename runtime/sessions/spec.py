@@ -1,0 +1,48 @@
+"""What a session is to be, as a value: it can be kept, compared, and sent to another process or machine, which then opens it."""
+
+import os
+from dataclasses import dataclass
+
+from flashrib.runtime.sessions.protocol import Session
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """A session that is not open yet. `flashrib.runtime.sessions.table` says which kinds take which of the options.
+
+    Attributes:
+        model: an ONNX file, an engine or a package made by flashrib, or a checkpoint; None: the bundled model.
+        kind: name of a row of `flashrib.runtime.sessions.table.SESSIONS`, or "auto": ONNX Runtime for ONNX files, PyTorch for
+            checkpoints, TensorRT of the flavour that its manifest names for engines, AOTInductor for packages.
+        arch: what the model must be; needed for checkpoints that do not say it themselves.
+        scale: magnification that the model must have.
+        device: "auto", "cpu", "cuda" (the first GPU), "cuda:1", or several GPUs, "cuda:0,cuda:1"; ONNX Runtime knows the CPU alone,
+            TensorRT the first GPU.
+        threads: threads on the CPU, >= 1; None leaves them to the session.
+        cuda_graph: launch an engine as a CUDA graph; see `TensorRTSession`.
+        precision: of a checkpoint. None: the plain session, in float32 with PyTorch's own operators, which is what others are
+            compared with. "fp32", "fp16", "bf16": on GPUs the fast session in that precision. "auto": on GPUs the fast session in
+            fp16, on the CPU the plain one.
+    """
+
+    model: str | os.PathLike[str] | None = None
+    kind: str = "auto"
+    arch: str | None = None
+    scale: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    cuda_graph: bool = False
+    precision: str | None = None
+
+    def open(self) -> Session:
+        """Load the model into the session that fits it.
+
+        Raises:
+            UsageError: no such kind, or one that cannot run this file; an option that the kind does not take; a device or a number
+                of threads that cannot be had.
+            ModelError: the file is missing, damaged, not made by flashrib, or contradicts `arch` or `scale`.
+            MissingPackageError, SessionError: the session cannot start.
+        """
+        from flashrib.runtime.sessions.table import open_spec
+
+        return open_spec(self)
