@@ -34,7 +34,7 @@ from flashrib.calibration.options import CalibrationOptions
 from flashrib.calibration.plan import plain_plans
 from flashrib.calibration.quality import Judge
 from flashrib.calibration.ranges import METHODS
-from flashrib.calibration.statistics import feed
+from flashrib.calibration.statistics import Runs, feed
 from flashrib.calibration.tiles import TileSet, draw_tiles
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
@@ -89,7 +89,7 @@ def measure_quality(arguments: argparse.Namespace) -> None:
         drawn = draw_tiles(arguments.pictures, metadata.scale, side, 16, 8, 0)
         model = onnx.load(arguments.model)
         layers = [layer for layer in find_layers(model) if layer.depth and layer.op != "Gemm"]
-        plans = plain_plans(model, layers, drawn.calibration, mode, None)
+        plans = plain_plans(Runs(model, drawn.calibration), layers, mode)
         _save(with_layers(model, list(plans.values()), FORMATS[mode]), metadata, path)
         _row(f"{mode}, naive: every product", 1.0, [_psnr(path, f) for f in arguments.sets], base)
         if mode == "int8":
@@ -111,11 +111,9 @@ def measure_steps(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {quality.error:.4f} | {quality.drop:.4f} | {quality.expected:.4f} |", flush=True)
 
     def planned(method: str = "minmax") -> dict[str, plan.LayerPlan]:
-        return plan.plan_layers(
-            model, layers, drawn.calibration, arguments.mode, method, None, lambda done, total: None
-        )
+        return plan.plan_layers(Runs(model, drawn.calibration), layers, arguments.mode, method)
 
-    row("nothing of it", plan.plain_plans(model, layers, drawn.calibration, arguments.mode, None))
+    row("nothing of it", plan.plain_plans(Runs(model, drawn.calibration), layers, arguments.mode))
     with mock.patch.object(plan, "_recentring", return_value=plan.Recentring(None, None)):
         row("errors of weights cancel, biases corrected", planned())
     for method in METHODS:

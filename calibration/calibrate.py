@@ -22,10 +22,11 @@ from flashrib.calibration.quality import Judge, Quality
 from flashrib.calibration.report import Report
 from flashrib.calibration.sensitivity import layer_costs
 from flashrib.calibration.state import State
-from flashrib.calibration.statistics import feed, input_type
+from flashrib.calibration.statistics import Progress as Steps
+from flashrib.calibration.statistics import Runs, feed, input_type
 from flashrib.calibration.tiles import TileSet, draw_tiles
 from flashrib.export.save import save_onnx
-from flashrib.runtime.artifacts.files import write_whole
+from flashrib.runtime.artifacts.files import sha256_of, write_whole
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, UsageError
@@ -55,7 +56,7 @@ def calibrate(
         progress: called with the fraction done and the current phase.
 
     Raises:
-        UsageError: options, or a file name, that cannot be meant.
+        UsageError: options, or a file name, that are invalid.
         PictureError: see `draw_tiles`.
         ModelError: the model is no file of flashrib's, quantized already, of another precision or batch, not finite, or no layer fits
             the budget.
@@ -65,45 +66,28 @@ def calibrate(
     model = _loaded(source)
     layers = find_layers(model)
     candidates = [layer for layer in layers if not layer.kept]
-    side = options.side or -(-LEAST_SIDE // metadata.alignment) * metadata.alignment
-    if side < metadata.minimum:
-        raise UsageError(f"a tile of {side}: {metadata.architecture} needs at least {metadata.minimum} pixels per side")
+    side = _side(metadata, options)
     tiles = draw_tiles(pictures, metadata.scale, side, options.tiles, options.held_out, options.seed)
-    kind = FORMATS[options.mode]
+    phase = _phases(options, len(candidates), progress)
 
-    # In runs of the whole network: ranges twice per tile, a layer about half a run per tile, and a dozen measurements.
-    parts = [2.0 * options.tiles, 0.5 * SENSITIVITY_TILES * len(candidates), 12.0 * options.held_out]
-    phases = ("ranges", "layers", "choice")
+    runs = Runs(model, tiles.calibration, options.threads)
+    plans = plan_layers(runs, candidates, options.mode, options.method, phase("ranges"))
 
-    def report_on(phase: int) -> Callable[[int, int], None]:
-        before = sum(parts[:phase])
-        return lambda done, total: progress((before + parts[phase] * done / total) / sum(parts), phases[phase])
+    def quantized(of: ModelProto, chosen: Sequence[Layer]) -> ModelProto:
+        return with_layers(of, [plans[layer.name] for layer in chosen], FORMATS[options.mode])
 
-    plans = plan_layers(
-        model, candidates, tiles.calibration, options.mode, options.method, options.threads, report_on(0)
-    )
     judge = Judge(model, tiles.held_out, metadata.scale, options.threads)
     macs = count_work(model, layers, tiles, options.threads)
     state = State(output, _key(source, tiles, options))
-    costs = layer_costs(
-        model,
-        candidates,
-        plans,
-        kind,
-        judge,
-        SENSITIVITY_TILES,
-        known=state.costs,
-        found=state.add,
-        progress=report_on(1),
-    )
+    costs = layer_costs(model, candidates, quantized, judge, SENSITIVITY_TILES, state, phase("layers"))
 
     def measure(chosen: Sequence[Layer]) -> Quality:
-        return judge.judge_model(with_layers(model, [plans[layer.name] for layer in chosen], kind))
+        return judge.judge_model(quantized(model, chosen))
 
-    choice = choose(candidates, costs, macs, options.budget, measure, report_on(2))
+    choice = choose(candidates, costs, macs, options.budget, measure, phase("choice"))
     report = Report(options, tuple(layers), macs, costs, choice, judge.psnr, tiles, metadata.precision)
     chosen = {layer.name for layer in choice.layers}
-    result = with_layers(model, [plans[layer.name] for layer in candidates if layer.name in chosen], kind)
+    result = quantized(model, [layer for layer in candidates if layer.name in chosen])
     describe(result, metadata, options.mode, report)
     save_onnx(result, output, check=check_file)
     write_whole(output.with_name(f"{output.name}.json"), (json.dumps(report.document(), indent=2) + "\n").encode())
@@ -162,6 +146,31 @@ def _described(source: Path, output: Path) -> ModelInfo:
     return metadata
 
 
+def _side(metadata: ModelInfo, options: CalibrationOptions) -> int:
+    """Side of a tile in pixels of the input."""
+    side = options.side or -(-LEAST_SIDE // metadata.alignment) * metadata.alignment
+    if side < metadata.minimum:
+        raise UsageError(f"a tile of {side}: {metadata.architecture} needs at least {metadata.minimum} pixels per side")
+    return side
+
+
+def _phases(options: CalibrationOptions, candidates: int, progress: Progress) -> Callable[[str], Steps]:
+    """Return what makes, of a phase's name, the callback with its steps done and all."""
+    # In runs of the whole network: ranges twice per tile, a layer about half a run per tile, and a dozen measurements.
+    parts = {
+        "ranges": 2.0 * options.tiles,
+        "layers": 0.5 * SENSITIVITY_TILES * candidates,
+        "choice": 12.0 * options.held_out,
+    }
+    total = sum(parts.values())
+
+    def phase(name: str) -> Steps:
+        before = sum(list(parts.values())[: list(parts).index(name)])
+        return lambda done, steps: progress((before + parts[name] * done / steps) / total, name)
+
+    return phase
+
+
 def _loaded(source: Path) -> ModelProto:
     try:
         model = onnx.load(source)
@@ -180,7 +189,7 @@ def _key(source: Path, tiles: TileSet, options: CalibrationOptions) -> str:
     about = dataclasses.replace(options, budget=1.0, threads=None)
     drawn = [(t.picture, t.row, t.column) for t in (*tiles.calibration, *tiles.held_out)]
     parts = [
-        hashlib.sha256(source.read_bytes()).hexdigest(),
+        sha256_of(source),
         tiles.sha256,
         drawn,
         dataclasses.asdict(about),

@@ -24,8 +24,17 @@ from flashrib.calibration.graph import constant
 from flashrib.calibration.layers import Layer
 from flashrib.calibration.ranges import clip_at
 from flashrib.calibration.rounding import round_weight
-from flashrib.calibration.statistics import Channels, Doubles, Progress, collect_channels, collect_moments
-from flashrib.calibration.tiles import Tile
+from flashrib.calibration.statistics import (
+    Activation,
+    Channels,
+    Doubles,
+    Moments,
+    Progress,
+    Runs,
+    collect_channels,
+    collect_moments,
+    readers_of,
+)
 from flashrib.runtime.errors import ModelError
 
 STRENGTHS = (None, 0.5, 0.75, 1.0)  # None: no smoothing
@@ -67,13 +76,11 @@ class LayerPlan:
 
 
 def plan_layers(
-    model: ModelProto,
+    runs: Runs,
     layers: Sequence[Layer],
-    tiles: Sequence[Tile],
     mode: str,
-    method: str,
-    threads: int | None,
-    progress: Progress,
+    method: str = "minmax",
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, LayerPlan]:
     """Plan every candidate, from two runs over the calibration tiles; by the layer's name.
 
@@ -81,62 +88,69 @@ def plan_layers(
         ModelError: an activation or a weight is not finite.
     """
     kind = FORMATS[mode]
-    weights = {layer.name: constant(model, layer.weight).astype(np.float64) for layer in layers}
+    weights = {layer.name: constant(runs.model, layer.weight).astype(np.float64) for layer in layers}
     for name, weight in weights.items():
         if not np.isfinite(weight).all():
             raise ModelError(f"the weight of the layer {name} is not finite: the model is damaged")
-    both = 2 * len(tiles)
-    channels = collect_channels(model, layers, tiles, threads, lambda done, _: progress(done, both))
-    readers: dict[str, list[Layer]] = {}
-    for layer in layers:
-        readers.setdefault(layer.input, []).append(layer)
+    half = len(runs.tiles)
+    channels = collect_channels(runs, layers, lambda done, _: progress(done, 2 * half))
     recentred = {
         name: _recentring(channels[name], [(layer, weights[layer.name]) for layer in group], kind)
-        for name, group in readers.items()
+        for name, group in readers_of(layers).items()
     }
-    reach = {name: float(_reach(channels[name], recentred[name]).max()) for name in readers}
-    kernels = {layer.name: (w.shape[2], w.shape[3]) for layer in layers if (w := weights[layer.name]).ndim == 4}
-    moments, histograms = collect_moments(
-        model,
-        layers,
-        kernels,
-        recentred,
-        reach,
-        method != "minmax",
-        tiles,
-        threads,
-        lambda done, _: progress(len(tiles) + done, both),
-    )
-    scales = {name: float(kind.scale_of(clip_at(histograms[name], reach[name], method, kind))) for name in readers}
-    plans = {}
-    for layer in layers:
-        weight = weights[layer.name]
-        smoothed = _times(weight, layer, recentred[layer.input].factor, inverse=True)
-        stored = constant(model, layer.weight).dtype
-        scale = kind.weight_scale(smoothed, layer.axis).astype(stored)
-        scale = np.maximum(scale, np.finfo(stored).smallest_subnormal).astype(np.float32)  # fp16 ends early
-        flat = _flat(smoothed, layer)
-        seen = moments[layer.name]
-        rounded = round_weight(flat, seen.gram, scale, kind)
-        correction = None
-        if _has_bias(model, layer):
-            correction = seen.mean @ (flat - rounded)
-            if (offset := recentred[layer.input].offset) is not None:
-                correction = correction + offset @ (weight.sum((2, 3)).T if layer.op == "Conv" else weight)
-        shaped = rounded.T.reshape(weight.shape) if layer.op == "Conv" else rounded
-        plans[layer.name] = LayerPlan(layer, recentred[layer.input], scales[layer.input], shaped, scale, correction)
-    return plans
+    reach = {name: float(_reach(channels[name], recentring).max()) for name, recentring in recentred.items()}
+    activations = {
+        name: Activation(recentring, None if method == "minmax" else reach[name])
+        for name, recentring in recentred.items()
+    }
+    moments, histograms = collect_moments(runs, layers, activations, lambda done, _: progress(half + done, 2 * half))
+    scales = {name: float(kind.scale_of(clip_at(histograms[name], reach[name], method, kind))) for name in recentred}
+    return {
+        layer.name: _planned(
+            runs.model,
+            layer,
+            weights[layer.name],
+            recentred[layer.input],
+            scales[layer.input],
+            moments[layer.name],
+            kind,
+        )
+        for layer in layers
+    }
 
 
-def plain_plans(
-    model: ModelProto, layers: Sequence[Layer], tiles: Sequence[Tile], mode: str, threads: int | None
-) -> dict[str, LayerPlan]:
+def _planned(
+    model: ModelProto,
+    layer: Layer,
+    weight: Doubles,
+    recentring: Recentring,
+    scale: float,
+    seen: Moments,
+    kind: Format,
+) -> LayerPlan:
+    """Round the weight of a layer whose activation is planned, and correct its bias."""
+    smoothed = _times(weight, layer, recentring.factor, inverse=True)
+    stored = constant(model, layer.weight).dtype
+    weight_scale = kind.weight_scale(smoothed, layer.axis).astype(stored)
+    weight_scale = np.maximum(weight_scale, np.finfo(stored).smallest_subnormal).astype(np.float32)  # fp16 ends early
+    flat = _flat(smoothed, layer)
+    rounded = round_weight(flat, seen.gram, weight_scale, kind)
+    correction = None
+    if _has_bias(model, layer):
+        correction = seen.mean @ (flat - rounded)
+        if recentring.offset is not None:
+            correction = correction + recentring.offset @ (weight.sum((2, 3)).T if layer.op == "Conv" else weight)
+    shaped = rounded.T.reshape(weight.shape) if layer.op == "Conv" else rounded
+    return LayerPlan(layer, recentring, scale, shaped, weight_scale, correction)
+
+
+def plain_plans(runs: Runs, layers: Sequence[Layer], mode: str) -> dict[str, LayerPlan]:
     """Plan layers as naive quantization does: the largest values as ranges, weights rounded to the nearest, nothing else."""
     kind = FORMATS[mode]
-    channels = collect_channels(model, layers, tiles, threads, lambda done, total: None)
+    channels = collect_channels(runs, layers, lambda done, total: None)
     plans = {}
     for layer in layers:
-        weight = constant(model, layer.weight)
+        weight = constant(runs.model, layer.weight)
         seen = channels[layer.input]
         scale = kind.weight_scale(weight, layer.axis)
         shape = [-1 if axis == layer.axis else 1 for axis in range(weight.ndim)]

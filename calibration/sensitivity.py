@@ -2,19 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from flashrib.calibration.apply import with_layers
 from flashrib.calibration.cuts import Piece, pieces
-from flashrib.calibration.formats import Format
 from flashrib.calibration.graph import Arrays, part, run, runner
 from flashrib.calibration.layers import Layer
-from flashrib.calibration.plan import LayerPlan
 from flashrib.calibration.quality import Judge
 from flashrib.calibration.statistics import Progress
+
+Quantized = Callable[[ModelProto, Sequence[Layer]], ModelProto]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +24,24 @@ class Cost:
     error: float
 
 
+class Kept(Protocol):
+    """Where costs are kept as they are found."""
+
+    @property
+    def costs(self) -> Mapping[str, Cost]:
+        """Of an earlier run, by the layer's name; these are not measured again."""
+
+    def add(self, name: str, cost: Cost) -> None:
+        """Keep one more."""
+
+
 def layer_costs(
     model: ModelProto,
     layers: Sequence[Layer],
-    plans: Mapping[str, LayerPlan],
-    kind: Format,
+    quantized: Quantized,
     judge: Judge,
     tiles: int,
-    *,
-    known: Mapping[str, Cost] | None = None,
-    found: Callable[[str, Cost], None] = lambda name, cost: None,
+    kept: Kept | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Cost]:
     """Quantize one layer after the other, alone, and measure the output.
@@ -42,15 +49,13 @@ def layer_costs(
     Args:
         model: not quantized.
         layers: candidates, in order.
-        plans: how each is quantized, by name.
-        kind: the 8-bit format.
+        quantized: a model, or a part of one, and layers -> the same with these layers in 8 bits.
         judge: with the held-out tiles, of which the first `tiles` are used.
         tiles: see above.
-        known: costs of an earlier run, which are not measured again.
-        found: called with each new cost.
+        kept: costs that are known, and where new ones go; None: nowhere.
         progress: called with the number of layers done and of all.
     """
-    costs = dict(known or {})
+    costs = dict(kept.costs) if kept is not None else {}
     cut = pieces(model, list(layers))
     at: list[Arrays] = [{"input": judge.feeds[index]} for index in range(tiles)]
     output = model.graph.output[0].name
@@ -60,14 +65,15 @@ def layer_costs(
         last = index + 1 == len(cut)
         rest = runner(part(model, piece.end, [output]), judge.threads) if wanted and not last else None
         for layer in wanted:
-            session = runner(with_layers(body, [plans[layer.name]], kind), judge.threads)
+            session = runner(quantized(body, [layer]), judge.threads)
             outputs: dict[int, NDArray[Any]] = {}
             for tile, values in enumerate(at):
                 values = values | run(session, values)
                 outputs[tile] = (values if rest is None else run(rest, values))[output]
             quality = judge.judge(outputs)
             costs[layer.name] = Cost(quality.drop, quality.error)
-            found(layer.name, costs[layer.name])
+            if kept is not None:
+                kept.add(layer.name, costs[layer.name])
             progress(len(costs), len(layers))
         if not last and any(layer.name not in costs for later in cut[index + 1 :] for layer in later.layers):
             at = _advance(body, piece, at, judge.threads)

@@ -1,7 +1,7 @@
 """What calibration tiles say about the activations that layers read: ranges, histograms and second moments."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from flashrib.calibration.formats import Floats
-from flashrib.calibration.graph import run, runner, with_outputs
+from flashrib.calibration.graph import Arrays, constant, run, runner, with_outputs
 from flashrib.calibration.layers import Layer
 from flashrib.calibration.tiles import Tile
 from flashrib.runtime.errors import ModelError
@@ -57,21 +57,53 @@ def channels_last(layer: Layer, values: NDArray[Any]) -> Floats:
     return values.reshape(-1, values.shape[-1]).astype(np.float32, copy=False)
 
 
-def collect_channels(
-    model: ModelProto, layers: Sequence[Layer], tiles: Sequence[Tile], threads: int | None, progress: Progress
-) -> dict[str, Channels]:
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Runs of a model that is not quantized over calibration tiles.
+
+    Attributes:
+        model: the model.
+        tiles: its inputs, one run each.
+        threads: of ONNX Runtime; None: all cores.
+    """
+
+    model: ModelProto
+    tiles: Sequence[Tile]
+    threads: int | None = None
+
+    def values(self, names: Sequence[str], progress: Progress) -> Iterator[tuple[Tile, Arrays]]:
+        """Run all tiles, and yield each with the values of these names; `progress` is called with the tiles done and all."""
+        session = runner(with_outputs(self.model, names), self.threads)
+        kind = input_type(self.model)
+        for done, tile in enumerate(self.tiles):
+            yield tile, run(session, {"input": feed(tile).astype(kind)})
+            progress(done + 1, len(self.tiles))
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """What `collect_moments` must know about an activation.
+
+    Attributes:
+        recentred: what is done to it, as (positions, C), before it is quantized.
+        end: of the histogram, the largest absolute value after that; None: no histogram is wanted.
+    """
+
+    recentred: Callable[[Floats], Floats]
+    end: float | None
+
+
+def collect_channels(runs: Runs, layers: Sequence[Layer], progress: Progress) -> dict[str, Channels]:
     """Run all tiles and return the statistics of every activation that `layers` read, by name.
 
     Raises:
         ModelError: an activation is not finite.
     """
     readers = {layer.input: layer for layer in layers}
-    session = runner(with_outputs(model, list(readers)), threads)
-    kind = input_type(model)
     found: dict[str, Channels] = {}
     count: dict[str, int] = {}
-    for done, tile in enumerate(tiles):
-        for name, values in run(session, {"input": feed(tile).astype(kind)}).items():
+    for tile, activations in runs.values(list(readers), progress):
+        for name, values in activations.items():
             rows = channels_last(readers[name], values)
             if not np.isfinite(rows).all():
                 raise ModelError(
@@ -84,59 +116,33 @@ def collect_channels(
                 rows.sum(0, dtype=np.float64),
                 np.square(rows, dtype=np.float64).sum(0),
             )
-            old = found.get(name)
-            if old is not None:
-                new = Channels(
-                    np.minimum(old.low, new.low),
-                    np.maximum(old.high, new.high),
-                    old.mean + new.mean,
-                    old.square + new.square,
-                )
-            found[name] = new
+            found[name] = new if name not in found else _added(found[name], new)
             count[name] = count.get(name, 0) + len(rows)
-        progress(done + 1, len(tiles))
     for name, one in found.items():
         one.mean, one.square = one.mean / count[name], one.square / count[name]
     return found
 
 
 def collect_moments(
-    model: ModelProto,
-    layers: Sequence[Layer],
-    kernels: Mapping[str, tuple[int, int]],
-    recentred: Mapping[str, Callable[[Floats], Floats]],
-    reach: Mapping[str, float],
-    with_histograms: bool,
-    tiles: Sequence[Tile],
-    threads: int | None,
-    progress: Progress,
+    runs: Runs, layers: Sequence[Layer], activations: Mapping[str, Activation], progress: Progress
 ) -> tuple[dict[str, Moments], dict[str, NDArray[np.int64]]]:
     """Run all tiles once more and return moments per layer and histograms of absolute values per activation.
 
     Args:
-        model: not quantized.
+        runs: of the model.
         layers: candidates.
-        kernels: (rows, columns) of the kernel of every convolution, by the layer's name.
-        recentred: by activation, what is done to it, as (positions, C), before it is quantized.
-        reach: by activation, the largest absolute value after that: end of the histogram.
-        with_histograms: count; otherwise the histograms stay empty.
-        tiles: to run.
-        threads: of ONNX Runtime.
+        activations: all that `layers` read, by name.
         progress: called with the number of tiles done and of all.
     """
-    readers: dict[str, list[Layer]] = {}
-    for layer in layers:
-        readers.setdefault(layer.input, []).append(layer)
-    session = runner(with_outputs(model, list(readers)), threads)
-    kind = input_type(model)
+    readers = readers_of(layers)
+    kernels = {layer.name: constant(runs.model, layer.weight).shape[2:] for layer in layers if layer.op == "Conv"}
     sums: dict[str, list[Any]] = {}
     histograms = {name: np.zeros(BINS, np.int64) for name in readers}
-    for done, tile in enumerate(tiles):
-        for name, values in run(session, {"input": feed(tile).astype(kind)}).items():
-            first = readers[name][0]
-            rows = recentred[name](channels_last(first, values))
-            if with_histograms:
-                end = max(reach[name], float(np.finfo(np.float32).tiny))
+    for _, found in runs.values(list(readers), progress):
+        for name, values in found.items():
+            rows = activations[name].recentred(channels_last(readers[name][0], values))
+            if (largest := activations[name].end) is not None:
+                end = max(largest, float(np.finfo(np.float32).tiny))
                 histograms[name] += np.histogram(np.abs(rows), BINS, (0.0, end))[0]
             shape = (*values.shape[2:], rows.shape[1])
             plain: tuple[int, Any, Any] | None = None  # shared by all matrix products that read this activation
@@ -149,7 +155,6 @@ def collect_moments(
                 sums[layer.name] = (
                     list(entry) if before is None else [a + b for a, b in zip(before, entry, strict=True)]
                 )
-        progress(done + 1, len(tiles))
     moments = {}
     for name, (count, total, outer) in sums.items():
         mean = total / count
@@ -157,11 +162,24 @@ def collect_moments(
     return moments, histograms
 
 
+def readers_of(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """Layers by the activation that they read."""
+    readers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        readers.setdefault(layer.input, []).append(layer)
+    return readers
+
+
+def _added(a: Channels, b: Channels) -> Channels:
+    """Of two tiles' positions together, while `mean` and `square` are still sums."""
+    return Channels(np.minimum(a.low, b.low), np.maximum(a.high, b.high), a.mean + b.mean, a.square + b.square)
+
+
 def _sums(rows: Floats) -> tuple[int, Any, Any]:
     return len(rows), rows.sum(0, dtype=np.float64), (rows.T @ rows).astype(np.float64)
 
 
-def _patches(image: Floats, kernel: tuple[int, int]) -> Floats:
+def _patches(image: Floats, kernel: tuple[int, ...]) -> Floats:
     """Some of the patches (positions, C * rows * columns) of an image (H, W, C) with zeros around, in the order of a weight's axes."""
     rows, columns = kernel
     padded = np.pad(image, ((rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flashrib.calibration.layers import Layer, find_layers
 from flashrib.calibration.plan import LayerPlan, plan_layers
+from flashrib.calibration.statistics import Runs
 from flashrib.calibration.tiles import TileSet, draw_tiles
 from flashrib.export.onnx_from_network import export_graph
 from flashrib.export.options import ExportOptions
@@ -54,4 +55,4 @@ def tiles(folder: Path) -> TileSet:
 
 
 def plans(model: ModelProto, drawn: TileSet, mode: str, method: str = "minmax") -> dict[str, LayerPlan]:
-    return plan_layers(model, candidates(model), drawn.calibration, mode, method, 1, lambda done, total: None)
+    return plan_layers(Runs(model, drawn.calibration, 1), candidates(model), mode, method)

@@ -15,7 +15,7 @@ from flashrib.calibration.formats import FORMATS
 from flashrib.calibration.graph import run, runner
 from flashrib.calibration.placement import placement_faults
 from flashrib.calibration.plan import plain_plans
-from flashrib.calibration.statistics import feed
+from flashrib.calibration.statistics import Runs, feed
 from flashrib.model.config import NetworkConfig
 from tests.calibration.cases import candidates, plans, small_model, tiles
 from tests.model.networks import SMALL, SMALL_ESC
@@ -51,7 +51,7 @@ def test_quantized_networks(config: NetworkConfig, mode: str, tmp_path: Path) ->
     model, drawn = small_model(config), tiles(tmp_path / "p")
     kind, layers = FORMATS[mode], candidates(model)
     ours = with_layers(model, list(plans(model, drawn, mode).values()), kind)
-    plain = with_layers(model, list(plain_plans(model, layers, drawn.calibration, mode, 1).values()), kind)
+    plain = with_layers(model, list(plain_plans(Runs(model, drawn.calibration, 1), layers, mode).values()), kind)
     onnx.checker.check_model(ours, full_check=False)
     assert placement_faults(ours) == []
     errors = []

@@ -11,6 +11,7 @@ from flashrib.calibration.formats import FORMATS
 from flashrib.calibration.layers import find_layers
 from flashrib.calibration.placement import placement_faults
 from flashrib.calibration.plan import plan_layers
+from flashrib.calibration.statistics import Runs
 from flashrib.calibration.tiles import draw_tiles
 from flashrib.runtime.artifacts.bundled import default_model
 from flashrib.runtime.quality.evaluate import Pair, average, evaluate, find_pairs
@@ -33,7 +34,7 @@ def test_drop_on_set5(mode: str, most: float, share: float, tmp_path: Path) -> N
     layers = find_layers(model)
     candidates = [layer for layer in layers if not layer.kept]
     drawn = draw_tiles(SHARED / "data" / "bsd400", 2, 64, count=8, held_out=2, seed=0)
-    plans = plan_layers(model, candidates, drawn.calibration, mode, "minmax", None, lambda done, total: None)
+    plans = plan_layers(Runs(model, drawn.calibration), candidates, mode)
     macs = count_work(model, layers, drawn, None)
     assert sum(macs[layer.name] for layer in candidates) / sum(macs.values()) >= share
     made = with_layers(model, list(plans.values()), FORMATS[mode])

@@ -8,6 +8,7 @@ from flashrib.calibration.calibrate import count_work
 from flashrib.calibration.formats import FORMATS
 from flashrib.calibration.layers import find_layers
 from flashrib.calibration.plan import plain_plans
+from flashrib.calibration.statistics import Runs
 from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import ModelError
 from tests.calibration.cases import SIDE, candidates, small_model, tiles
@@ -70,7 +71,7 @@ def test_a_dynamic_factor_has_work_too(tmp_path: Path) -> None:
 def test_quantized_already(tmp_path: Path) -> None:
     model = small_model()
     layers = candidates(model)[:1]
-    plans = plain_plans(model, layers, tiles(tmp_path / "p").calibration, "int8", 1)
+    plans = plain_plans(Runs(model, tiles(tmp_path / "p").calibration, 1), layers, "int8")
     with pytest.raises(ModelError, match="quantized already"):
         find_layers(with_layers(model, list(plans.values()), FORMATS["int8"]))
 

@@ -5,14 +5,31 @@ import pytest
 
 from flashrib.calibration.apply import with_layers
 from flashrib.calibration.cuts import MOST_CARRIED, pieces
-from flashrib.calibration.formats import FORMATS
+from flashrib.calibration.formats import FORMATS, Format
 from flashrib.calibration.graph import part, run, runner
+from flashrib.calibration.plan import LayerPlan
 from flashrib.calibration.quality import Judge
-from flashrib.calibration.sensitivity import Cost, layer_costs
+from flashrib.calibration.sensitivity import Cost, Quantized, layer_costs
 from flashrib.calibration.statistics import feed
 from flashrib.model.config import NetworkConfig
 from tests.calibration.cases import candidates, plans, small_model, tiles
 from tests.model.networks import SMALL, SMALL_ESC
+
+
+class Kept:
+    """See `flashrib.calibration.sensitivity.Kept`."""
+
+    def __init__(self, costs: dict[str, Cost]) -> None:
+        self.costs = costs
+        self.found: list[str] = []
+
+    def add(self, name: str, cost: Cost) -> None:
+        self.found.append(name)
+
+
+def quantized(made: dict[str, LayerPlan], kind: Format) -> Quantized:
+    return lambda of, chosen: with_layers(of, [made[layer.name] for layer in chosen], kind)
+
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_ESC], ids=["sst", "esc"])
 
@@ -40,7 +57,7 @@ def test_costs_are_those_of_the_whole_network(config: NetworkConfig, tmp_path: P
     layers, kind = candidates(model), FORMATS["int8"]
     made = plans(model, drawn, "int8")
     judge = Judge(model, drawn.held_out, 2, 1)
-    costs = layer_costs(model, layers, made, kind, judge, 3)
+    costs = layer_costs(model, layers, quantized(made, kind), judge, 3)
     for layer in layers[::4]:
         quality = judge.judge_model(with_layers(model, [made[layer.name]], kind))
         assert costs[layer.name].error == pytest.approx(quality.error, rel=0.02)
@@ -54,21 +71,19 @@ def test_known_costs_are_not_measured_again(tmp_path: Path) -> None:
     made = plans(model, drawn, "int8")
     judge = Judge(model, drawn.held_out, 2, 1)
     known = {layer.name: Cost(1.0, 2.0) for layer in layers[:7]}
-    found: list[str] = []
+    kept = Kept(known)
     counts: list[tuple[int, int]] = []
     costs = layer_costs(
         model,
         layers,
-        made,
-        FORMATS["int8"],
+        quantized(made, FORMATS["int8"]),
         judge,
         2,
-        known=known,
-        found=lambda name, cost: found.append(name),
+        kept,
         progress=lambda done, total: counts.append((done, total)),
     )
-    assert found == [layer.name for layer in layers[7:]]
+    assert kept.found == [layer.name for layer in layers[7:]]
     assert costs[layers[0].name] == Cost(1.0, 2.0)
     assert counts == [(8 + i, 11) for i in range(4)]
-    fresh = layer_costs(model, layers, made, FORMATS["int8"], judge, 2)
-    assert all(fresh[name] == costs[name] for name in found)
+    fresh = layer_costs(model, layers, quantized(made, FORMATS["int8"]), judge, 2)
+    assert all(fresh[name] == costs[name] for name in kept.found)
