@@ -1,5 +1,5 @@
-"""Encoders of the picture formats. 8-bit PNG, JPEG, WebP and BMP are Pillow's; TIFF and 16-bit PNG, which Pillow cannot
-write in colour, are written here.
+"""Encoders of the picture formats. WebP and BMP are Pillow's; PNG and JPEG are written in blocks on all cores; TIFF, which Pillow
+cannot write in colour with 16 bits, is written here.
 
 Every encoder takes an open file, `samples` (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha, uint8 or uint16,
 what belongs to them, and a quality of 1 to 100 or None; a format without a quality ignores it.
@@ -17,11 +17,12 @@ from PIL import Image, TiffImagePlugin, TiffTags
 
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.decode import EXIF_IFD, GPS_IFD
+from flashrib.runtime.pictures.jpeg import BAND_ROWS, JpegWriter
+from flashrib.runtime.pictures.png import PngWriter
 
 JPEG_QUALITY = 95
 # Higher levels make photographs a few percent smaller and take two to three times as long.
 DEFLATE_LEVEL = 3
-PNG_LEVEL = 4
 # Likewise for lossless WebP: 20 instead of 80 costs 0.3 percent of size and takes a third of the time.
 WEBP_LOSSLESS_EFFORT = 20
 STRIP_BYTES = 2**20
@@ -54,24 +55,21 @@ class _WriteOnly:
 
 def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a PNG of the depth of `samples`."""
-    if samples.dtype == np.uint16:
-        _encode_png16(file, samples, metadata)
-    else:
-        _pillow(samples).save(
-            _as_file(file), "PNG", icc_profile=metadata.icc, exif=metadata.exif, compress_level=PNG_LEVEL
-        )
+    chunks = []
+    if metadata.icc:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
+    if metadata.exif:
+        chunks.append((b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
+    with PngWriter(file, *samples.shape, 8 * samples.dtype.itemsize, chunks) as writer:
+        writer.write(samples)
 
 
 def encode_jpeg(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a JPEG without chroma subsampling, gray or RGB with 8 bits; quality 95 where None."""
-    _pillow(to_8_bits(samples)).save(
-        _as_file(file),
-        "JPEG",
-        quality=quality or JPEG_QUALITY,
-        subsampling=0,
-        icc_profile=metadata.icc,
-        exif=metadata.exif or b"",
-    )
+    options = {"icc_profile": metadata.icc, "exif": metadata.exif or b""}
+    with JpegWriter(file, *samples.shape, quality or JPEG_QUALITY, options) as writer:
+        for rows in _row_blocks(samples, BAND_ROWS):
+            writer.write(to_8_bits(rows))
 
 
 def encode_webp(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
@@ -159,33 +157,6 @@ def _tiff_directory(
         directory.tagtype[34675] = TiffTags.UNDEFINED
         directory[34675] = metadata.icc
     return directory
-
-
-def _encode_png16(file: IO[bytes], samples: NDArray[np.uint16], metadata: Metadata) -> None:
-    """Write a 16-bit PNG, every row filtered with "Up" (PNG 3rd edition, sections 5, 9 and 11)."""
-    height, width, channels = samples.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-
-    def chunk(name: bytes, data: bytes) -> None:
-        file.write(struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(data, zlib.crc32(name))))
-
-    file.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    if metadata.icc:
-        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
-    if metadata.exif:
-        chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
-    compressor = zlib.compressobj(DEFLATE_LEVEL)
-    above = np.zeros((1, width * channels * 2), np.uint8)
-    for block in _row_blocks(samples, max(1, STRIP_BYTES // samples[0].nbytes)):
-        rows = block.astype(">u2").reshape(len(block), -1).view(np.uint8)
-        filtered = np.full((len(rows), rows.shape[1] + 1), 2, np.uint8)
-        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
-        above = rows[-1:]
-        if data := compressor.compress(filtered.tobytes()):
-            chunk(b"IDAT", data)
-    chunk(b"IDAT", compressor.flush())
-    chunk(b"IEND", b"")
 
 
 def _row_blocks(samples: NDArray[Any], rows: int) -> Iterator[NDArray[Any]]:

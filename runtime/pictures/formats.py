@@ -58,7 +58,7 @@ class Format:
 
 FORMATS = (
     Format("PNG", (".png",), ("PNG",), encode_png, alpha=True, is_complete=png_is_complete),
-    Format("JPEG", (".jpg", ".jpeg"), ("JPEG", "MPO"), encode_jpeg, longest_side=65535),
+    Format("JPEG", (".jpg", ".jpeg"), ("JPEG", "MPO"), encode_jpeg, longest_side=65500),
     Format("WebP", (".webp",), ("WEBP",), encode_webp, alpha=True, gray=False, longest_side=16383),
     Format("TIFF", (".tif", ".tiff"), ("TIFF",), encode_tiff, alpha=True, page=only_page),
     Format("BMP", (".bmp",), ("BMP", "DIB"), encode_bmp, icc=False),

@@ -189,14 +189,13 @@ def test_what_cannot_be_written(
     assert (tmp_path / "there.png").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("side", [65535, 16383])
+@pytest.mark.parametrize("side", [65500, 16383])
 def test_the_largest_sides_are_written(tmp_path: Path, side: int) -> None:
-    suffix = {65535: ".jpg", 16383: ".webp"}[side]
+    suffix = {65500: ".jpg", 16383: ".webp"}[side]
     check_output(tmp_path / f"a{suffix}", height=side, width=1)
     with pytest.raises(PictureError, match=f"at most {side} a side"):
         check_output(tmp_path / f"a{suffix}", height=side + 1, width=1)
-    if suffix == ".webp":
-        write_picture(tmp_path / "a.webp", Picture(np.zeros((side, 1, 3), np.uint8)))
+    write_picture(tmp_path / f"a{suffix}", Picture(np.zeros((side, 1, 3), np.uint8)))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])

@@ -1,0 +1,141 @@
+"""JPEG, written in bands of rows on all cores.
+
+A JPEG may be interrupted by restart markers, after which nothing depends on what stood before (ITU-T T.81, section B.1.1.3 and E.1.4).
+Here each band of rows is coded by Pillow as a picture of its own, with the same tables, and the coded bands are laid one behind the
+other with a restart marker between them. So bands are made in parallel, and no more than a few are in memory.
+"""
+
+import io
+import struct
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flashrib.runtime.pictures.png import available_cpus
+
+BAND_ROWS = 128
+"""Rows of a band at most, a multiple of the 8 of a block."""
+_MOST_BLOCKS = 65535  # between two restart markers
+
+
+class JpegWriter:
+    """Writes the rows of a picture as they come, without chroma subsampling; a context manager, whose end finishes the file.
+
+    Args:
+        file: open for writing bytes.
+        height: of the picture in rows, at most 65500, as libjpeg says; `write` takes that many in all.
+        width: in pixels, at most 65500.
+        channels: 1 gray, 3 RGB.
+        quality: 1 to 100.
+        options: what else Pillow's encoder writes at the beginning: `icc_profile`, `exif`, `dpi`, `comment`, `xmp`.
+        threads: bands in work at a time, >= 1; None: one per CPU that this process may use, at most 16.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        height: int,
+        width: int,
+        channels: int,
+        quality: int,
+        options: dict[str, Any] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._file, self._height, self._left = file, height, height
+        self._shape = (width, channels)
+        blocks = min(BAND_ROWS // 8, _MOST_BLOCKS // -(-width // 8))
+        self._band = 8 * blocks
+        self._options = {**(options or {}), "quality": quality, "subsampling": 0, "restart_marker_rows": blocks}
+        self._waiting = np.empty((0, width, channels), np.uint8)
+        self._threads = threads or min(16, available_cpus())
+        self._pool = ThreadPoolExecutor(self._threads, "jpeg")
+        self._pending: deque[Future[bytes]] = deque()
+        self._written = 0
+
+    def write(self, rows: NDArray[Any]) -> None:
+        """Take the next rows, (rows, width, channels) of uint8; they are copied before this returns.
+
+        Raises:
+            ValueError: rows of another width or number of channels, or more than the picture has.
+            OSError: the file cannot be written.
+        """
+        if rows.shape[1:] != self._shape or rows.dtype != np.uint8 or len(rows) > self._left:
+            raise ValueError(f"rows {rows.shape} of {rows.dtype} for a picture of {self._left} more rows {self._shape}")
+        self._left -= len(rows)
+        while len(rows):
+            missing = self._band - len(self._waiting)
+            self._waiting = np.concatenate([self._waiting, rows[:missing]])
+            rows = rows[missing:]
+            if len(self._waiting) == self._band:
+                self._submit()
+
+    def close(self) -> None:
+        """Write what is in work and the end of the file.
+
+        Raises:
+            ValueError: rows are missing.
+            OSError: the file cannot be written.
+        """
+        if self._left:
+            raise ValueError(f"{self._left} rows are missing")
+        if len(self._waiting):
+            self._submit()
+        while self._pending:
+            self._take()
+        self._pool.shutdown()
+        self._file.write(b"\xff\xd9")
+
+    def abandon(self) -> None:
+        """Forget what is in work, after an error."""
+        self._pool.shutdown(cancel_futures=True)
+        self._pending.clear()
+
+    def __enter__(self) -> "JpegWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _submit(self) -> None:
+        first = not self._written and not self._pending
+        extra = ("quality", "subsampling", "restart_marker_rows")
+        options = self._options if first else {name: self._options[name] for name in extra}
+        self._pending.append(self._pool.submit(_coded, self._waiting, options))
+        self._waiting = np.empty((0, *self._shape), np.uint8)
+        while len(self._pending) > 2 * self._threads:
+            self._take()
+
+    def _take(self) -> None:
+        coded = self._pending.popleft().result()
+        size, scan = _places(coded)
+        if self._written:
+            self._file.write(bytes([0xFF, 0xD0 + (self._written - 1) % 8]) + coded[scan:-2])
+        else:
+            # The head of the first band, with the height of the whole picture.
+            self._file.write(coded[:size] + struct.pack(">H", self._height) + coded[size + 2 : -2])
+        self._written += 1
+
+
+def _coded(rows: NDArray[np.uint8], options: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(rows[..., 0] if rows.shape[-1] == 1 else rows).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def _places(coded: bytes) -> tuple[int, int]:
+    """Return where the height stands, and where the coded data begin (T.81, sections B.2.2 and B.2.3)."""
+    at, size = 2, 0
+    while True:
+        marker, length = coded[at + 1], int.from_bytes(coded[at + 2 : at + 4], "big")
+        if marker == 0xC0:  # start of a baseline frame: length, precision, height
+            size = at + 5
+        at += 2 + length
+        if marker == 0xDA:  # start of the scan
+            return size, at
