@@ -60,14 +60,16 @@ def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quali
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.exif:
         chunks.append((b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
-    with PngWriter(file, *samples.shape, 8 * samples.dtype.itemsize, chunks) as writer:
+    height, width, channels = samples.shape
+    with PngWriter(file, height, width, channels, 8 * samples.dtype.itemsize, chunks) as writer:
         writer.write(samples)
 
 
 def encode_jpeg(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a JPEG without chroma subsampling, gray or RGB with 8 bits; quality 95 where None."""
     options = {"icc_profile": metadata.icc, "exif": metadata.exif or b""}
-    with JpegWriter(file, *samples.shape, quality or JPEG_QUALITY, options) as writer:
+    height, width, channels = samples.shape
+    with JpegWriter(file, height, width, channels, quality or JPEG_QUALITY, options) as writer:
         for rows in _row_blocks(samples, BAND_ROWS):
             writer.write(to_8_bits(rows))
 
