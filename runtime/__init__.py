@@ -1,1 +1,64 @@
-"""Runs models on pictures: sessions, tiles, pictures in and out, metrics, the command line. Needs neither torch nor onnx."""
+"""Model files run on pictures, tiled and proven; imports neither PyTorch nor onnx before it is asked to.
+
+    from flashrib.runtime import open_session, read_picture, upscale_picture, write_picture
+
+    with open_session() as session:
+        write_picture("large.png", upscale_picture(session, read_picture("small.png")))
+
+The names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashrib.runtime.artifacts.info import ModelInfo
+    from flashrib.runtime.errors import FlashribError
+    from flashrib.runtime.pictures.files import read_picture, write_picture
+    from flashrib.runtime.pictures.picture import Picture
+    from flashrib.runtime.quality.parity import verify
+    from flashrib.runtime.sessions.protocol import Session
+    from flashrib.runtime.sessions.spec import SessionSpec
+    from flashrib.runtime.sessions.table import describe_model, open_session
+    from flashrib.runtime.tiling.upscale import upscale_array, upscale_picture
+
+__all__ = [
+    "FlashribError",
+    "ModelInfo",
+    "Picture",
+    "Session",
+    "SessionSpec",
+    "describe_model",
+    "open_session",
+    "read_picture",
+    "upscale_array",
+    "upscale_picture",
+    "verify",
+    "write_picture",
+]
+
+_HOMES = {
+    "FlashribError": "errors",
+    "ModelInfo": "artifacts.info",
+    "Picture": "pictures.picture",
+    "Session": "sessions.protocol",
+    "SessionSpec": "sessions.spec",
+    "describe_model": "sessions.table",
+    "open_session": "sessions.table",
+    "read_picture": "pictures.files",
+    "upscale_array": "tiling.upscale",
+    "upscale_picture": "tiling.upscale",
+    "verify": "quality.parity",
+    "write_picture": "pictures.files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

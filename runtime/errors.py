@@ -1,7 +1,7 @@
 """Every error that flashrib raises on purpose.
 
-    FlashribError               exit 1   what was wrong, with the value seen, and how to mend it
-    ├── UsageError              exit 2   a flag or argument that cannot be meant
+    FlashribError               exit 1   what was wrong, with the value seen, and how to fix it
+    ├── UsageError              exit 2   an invalid flag or argument
     ├── PictureError            exit 1   a picture that cannot be read or written
     ├── ModelError              exit 1   a model file that is not what it should be
     │   └── CheckpointError     exit 1   a PyTorch checkpoint that is not what it should be
@@ -9,7 +9,8 @@
     │   └── OutOfMemoryError    exit 1   the tile does not fit; a smaller one may
     └── MissingPackageError     exit 1   an optional package is needed and not installed
 
-The message is one line, complete in itself: the command line prints it and nothing else.
+The message is one line, complete in itself: the command line prints it and nothing else. Errors can be pickled: whoever runs sessions
+in other processes gets them back as they were.
 This module imports nothing, so that every part of flashrib may use it.
 """
 
@@ -21,7 +22,7 @@ class FlashribError(Exception):
 
 
 class UsageError(FlashribError):
-    """A flag or an argument that cannot be meant."""
+    """An invalid flag or argument."""
 
     exit_code = 2
 
@@ -49,7 +50,17 @@ class OutOfMemoryError(SessionError):
 class MissingPackageError(FlashribError):
     """An optional package is needed and not installed."""
 
-    def __init__(self, package: str, purpose: str, extra: str) -> None:
+    def __init__(self, package: str, purpose: str | None = None, extra: str | None = None) -> None:
+        """Say which package is missing.
+
+        Args:
+            package: its name; or, alone, the whole message, as every other error takes it (so that the error can be pickled, and
+                raised again with the name of a file in front).
+            purpose: what needs it.
+            extra: the extra of flashrib that brings it.
+        """
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: pip install 'flashrib[{extra}]'"
+            package
+            if purpose is None
+            else f"{purpose} needs the package {package!r}, which is not installed: pip install 'flashrib[{extra}]'"
         )
