@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -148,76 +149,114 @@ def verify(
     if not artifacts:
         raise UsageError("there is no artifact to compare with the reference")
     with ExitStack() as stack:
-
-        def opened(artifact: Artifact) -> Session:
-            artifact.kind = choose_exact_session(artifact.file)
-            artifact.sha256 = sha256_of(artifact.file)
-            row = SESSIONS[artifact.kind]
-            hinted = row.info is None  # the file itself may not say it
-            session = stack.enter_context(
-                open_session(
-                    artifact.file,
-                    artifact.kind,
-                    arch=arch if hinted else None,
-                    scale=scale if hinted else None,
-                    threads=threads if "threads" in row.options else None,
-                )
-            )
-            artifact.precision = session.info.precision
-            return session
-
-        truth = Artifact(reference)
-        base = opened(truth)
-        results = [Artifact(path) for path in artifacts]
-        sessions: dict[int, Session] = {}
-        for index, artifact in enumerate(results):
-            try:
-                session = opened(artifact)
-                artifact.bound = bound_of(artifact.precision, truth.precision)
-                _check_alike(artifact.file, session, reference, base)
-                sessions[index] = session
-            except FlashribError as error:
-                artifact.failure = _named(artifact.file, error)
-
-        parity = Parity(truth, results, base.info.scale, seed, {}, [])
-        groups = _by_size(base, sessions)
-        minimum = max([base.info.minimum, *(session.info.minimum for session in sessions.values())])
-        work: list[tuple[Case, list[int]]] = []
-        for size, indices in groups.items():
-            cases = made_cases(minimum, side, seed, size)
-            if pictures is not None:
-                cases = picture_cases(pictures, base.info.scale, minimum, side, size) + cases
-            work += [(case, indices) for case in cases]
-        visible = sorted((case for case, _ in work if case.shown), key=lambda case: case.name.startswith("chart"))
-        kept = {case.name for case in visible[:most_shown]}
+        hints = _Hints(arch, scale, threads)
+        truth, results = Artifact(reference), [Artifact(path) for path in artifacts]
+        base = stack.enter_context(_opened(truth, hints))
+        sessions = _open_all(results, truth, base, hints, stack)
+        work = _choose_inputs(base, sessions, pictures, side, seed)
+        kept = _choose_shown(work, most_shown)
+        parity = Parity(truth, results, base.info.scale, seed, {case.name: case for case, _ in work}, [])
         runs, done = sum(1 + len(indices) for _, indices in work), 0
         for case, indices in work:
-            parity.cases[case.name] = case
-            expected = base.run(case.batch)
-            if not np.isfinite(expected).all():
-                raise SessionError(
-                    f"{reference}: NaN or infinity in the reference's output for the input {case.name!r}: nothing can be"
-                    " compared with it"
-                )
-            outputs: dict[int, Batch] = {}
-            for index in indices:
-                artifact = results[index]
-                if artifact.failure is not None:
-                    continue
-                assert artifact.bound is not None
-                try:
-                    outputs[index] = output = sessions[index].run(case.batch)
-                    wanted = np.clip(expected, 0, 1) if sessions[index].info.clamp else expected
-                    artifact.comparisons.append(compare(case, wanted, output, artifact.bound, base.info.scale))
-                except SessionError as error:
-                    artifact.failure = f"on the input {case.name!r}: {_named(artifact.file, error)}"
+            expected = _expected(reference, base, case)
+            running = {index: sessions[index] for index in indices if results[index].failure is None}
+            outputs = {index: _compared(results[index], session, case, expected) for index, session in running.items()}
             if case.name in kept:
-                parity.shown.append(Shown(case, expected, outputs))
+                shown = {index: output for index, output in outputs.items() if output is not None}
+                parity.shown.append(Shown(case, expected, shown))
             done += 1 + len(indices)
             progress(done, runs)
     for artifact in results:
         artifact.failure = artifact.failure or failure_of(artifact)
     return parity
+
+
+class _Hints(NamedTuple):
+    """What the user says about model files that do not say it themselves."""
+
+    arch: str | None
+    scale: int | None
+    threads: int | None
+
+
+def _opened(artifact: Artifact, hints: _Hints) -> Session:
+    """Open the session of an artifact, and note what it is."""
+    artifact.kind = choose_exact_session(artifact.file)
+    artifact.sha256 = sha256_of(artifact.file)
+    row = SESSIONS[artifact.kind]
+    silent = row.info is None  # only then may the file need them
+    session = open_session(
+        artifact.file,
+        artifact.kind,
+        arch=hints.arch if silent else None,
+        scale=hints.scale if silent else None,
+        threads=hints.threads if "threads" in row.options else None,
+    )
+    artifact.precision = session.info.precision
+    return session
+
+
+def _open_all(
+    artifacts: list[Artifact], truth: Artifact, base: Session, hints: _Hints, stack: ExitStack
+) -> dict[int, Session]:
+    """Open the sessions of all artifacts, by index; one that cannot be opened or compared has failed."""
+    sessions: dict[int, Session] = {}
+    for index, artifact in enumerate(artifacts):
+        try:
+            session = stack.enter_context(_opened(artifact, hints))
+            artifact.bound = bound_of(artifact.precision, truth.precision)
+            _check_alike(session, truth.file, base)
+            sessions[index] = session
+        except FlashribError as error:
+            artifact.failure = _named(artifact.file, error)
+    return sessions
+
+
+def _choose_inputs(
+    base: Session, sessions: dict[int, Session], pictures: Path | None, side: int, seed: int
+) -> list[tuple[Case, list[int]]]:
+    """Return the inputs, each with the indices of the artifacts that it is for: those of a fixed size need their own."""
+    groups: dict[tuple[int, int] | None, list[int]] = {}
+    for index, session in sessions.items():
+        groups.setdefault(base.info.fixed_size or session.info.fixed_size, []).append(index)
+    minimum = max([base.info.minimum, *(session.info.minimum for session in sessions.values())])
+    work: list[tuple[Case, list[int]]] = []
+    for size, indices in groups.items():
+        cases = made_cases(minimum, side, seed, size)
+        if pictures is not None:
+            cases = picture_cases(pictures, base.info.scale, minimum, side, size) + cases
+        work += [(case, indices) for case in cases]
+    return work
+
+
+def _choose_shown(work: list[tuple[Case, list[int]]], most: int) -> set[str]:
+    """Return the names of the inputs that a report shows, pictures first."""
+    visible = sorted((case for case, _ in work if case.shown), key=lambda case: case.name.startswith("chart"))
+    return {case.name for case in visible[:most]}
+
+
+def _expected(reference: Path, base: Session, case: Case) -> Batch:
+    """Return the reference's output, or raise SessionError where nothing can be compared with it."""
+    expected = base.run(case.batch)
+    if not np.isfinite(expected).all():
+        raise SessionError(
+            f"{reference}: NaN or infinity in the reference's output for the input {case.name!r}: nothing can be compared"
+            " with it"
+        )
+    return expected
+
+
+def _compared(artifact: Artifact, session: Session, case: Case, expected: Batch) -> Batch | None:
+    """Run an artifact, note how its output compares, and return it; None where it failed, which is noted instead."""
+    assert artifact.bound is not None
+    try:
+        output = session.run(case.batch)
+        wanted = np.clip(expected, 0, 1) if session.info.clamp else expected
+        artifact.comparisons.append(compare(case, wanted, output, artifact.bound, session.info.scale))
+    except SessionError as error:
+        artifact.failure = f"on the input {case.name!r}: {_named(artifact.file, error)}"
+        return None
+    return output
 
 
 def compare(case: Case, expected: Batch, output: Batch, bound: Bound, scale: int) -> Comparison:
@@ -293,22 +332,15 @@ def to_8_bits(batch: Batch) -> Pixels:
     return np.asarray(np.rint(values * 255), np.uint8)
 
 
-def _by_size(base: Session, sessions: dict[int, Session]) -> dict[tuple[int, int] | None, list[int]]:
-    """The artifacts' indices by the size that their inputs must have, None for any."""
-    groups: dict[tuple[int, int] | None, list[int]] = {}
-    for index, session in sessions.items():
-        groups.setdefault(base.info.fixed_size or session.info.fixed_size, []).append(index)
-    return groups
-
-
-def _check_alike(file: Path, session: Session, reference: Path, base: Session) -> None:
+def _check_alike(session: Session, reference: Path, base: Session) -> None:
     """Raise ModelError where no common input gives comparable outputs."""
-    if session.info.scale != base.info.scale:
-        raise ModelError(f"upscales by {session.info.scale}, but the reference {reference} by {base.info.scale}")
-    if base.info.fixed_size and session.info.fixed_size not in (None, base.info.fixed_size):
-        assert session.info.fixed_size is not None
+    seen, wanted = session.info, base.info
+    if seen.scale != wanted.scale:
+        raise ModelError(f"upscales by {seen.scale}, but the reference {reference} by {wanted.scale}")
+    if wanted.fixed_size and seen.fixed_size not in (None, wanted.fixed_size):
+        assert seen.fixed_size is not None
         raise ModelError(
-            f"takes {_by(session.info.fixed_size)} pixels only, but the reference {reference} takes {_by(base.info.fixed_size)} only:"
+            f"takes {_by(seen.fixed_size)} pixels only, but the reference {reference} takes {_by(wanted.fixed_size)} only:"
             " use a reference of any size"
         )
 
