@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.sessions.onnx_cpu import open_onnx
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -19,15 +20,8 @@ def runner(model: ModelProto, threads: int | None = None) -> Any:
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # whatever goes wrong is raised
-    options.intra_op_num_threads = threads or 0
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # short runs, often beside others
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return open_onnx(model.SerializeToString(), threads, spinning=False)  # short runs, often beside others
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {' '.join(str(error).split())}") from error
 

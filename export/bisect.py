@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
@@ -26,9 +25,11 @@ from flashrib.model.checkpoint import load_model
 from flashrib.model.fold import fold
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.quality.rms import rms_ratio
+from flashrib.runtime.sessions.onnx_cpu import open_onnx
 from flashrib.runtime.sessions.protocol import Batch
 
-LEAST_RMS = 1e-6  # of a layer's values, so that the ratio is defined for zeros
+LEAST_LAYER_RMS = 1e-6  # values inside a network have any size; this much keeps the ratio defined for zeros
 
 # Nodes that hand an initialiser on to the node that computes with it.
 _PASSING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -91,7 +92,7 @@ def bisect(
         # Passes may change the layout of a tensor; the layer's other end still tells.
         if known is None or known.shape != values.shape:
             continue
-        compared.append(Divergence(layer, end, _rms_ratio(known, values), after))
+        compared.append(Divergence(layer, end, rms_ratio(known, values, LEAST_LAYER_RMS), after))
         after = layer
     if all(divergence.layer == "output" for divergence in compared):
         raise ModelError(
@@ -180,10 +181,8 @@ def _from_onnx(path: Path, batch: Batch) -> dict[tuple[str, str], Values]:
     names = list(dict.fromkeys(name for found in tensors.values() for name in found))
     ends = {end.name for end in (*model.graph.input, *model.graph.output)}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in ends)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_onnx(model.SerializeToString())
         (end,) = session.get_inputs()
         fetched = [name for name in names if name != end.name]
         feed = batch.astype(np.float16) if end.type == "tensor(float16)" else batch
@@ -199,11 +198,3 @@ def _from_onnx(path: Path, batch: Batch) -> dict[tuple[str, str], Values]:
 
 def _flat(tensors: Iterator[Any] | tuple[Any, ...]) -> Values:
     return np.concatenate([np.asarray(tensor).ravel() for tensor in tensors])
-
-
-def _rms_ratio(expected: Values, found: Values) -> float:
-    """RMS of the difference over RMS of what was expected; infinite where only `found` holds NaN or infinity."""
-    a, b = expected.astype(np.float64), found.astype(np.float64)
-    if not np.isfinite(b).all():
-        return math.inf
-    return float(np.sqrt(np.mean(np.square(b - a))) / max(np.sqrt(np.mean(np.square(a))), LEAST_RMS))

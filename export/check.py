@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +13,8 @@ from flashrib.model.architectures.registry import Network
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError, SessionError
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
+from flashrib.runtime.quality.rms import rms_ratio
+from flashrib.runtime.sessions.onnx_cpu import open_onnx
 
 Pictures = NDArray[np.float32]
 
@@ -103,30 +104,21 @@ def _compare(method: str, path: Path, pictures: Pictures, reference: Pictures, p
             f"the output of the exported file is not finite ({int((~np.isfinite(output)).sum())} of {output.size} values,"
             f" {method}): {precision} overflows in this network; choose a --precision of more range, bf16 or fp32"
         )
-    error = output.astype(np.float64) - reference
-    max_abs = float(np.abs(error).max())
-    rms_ratio = max(_rms(one) / max(_rms(truth), LEAST_RMS) for one, truth in zip(error, reference, strict=True))
+    max_abs = float(np.abs(output.astype(np.float64) - reference).max())
+    ratio = max(rms_ratio(truth, one, LEAST_RMS) for truth, one in zip(reference, output, strict=True))
     bound = bound_of(precision)
-    for what, seen, most in (("max. abs. error", max_abs, bound.max_abs), ("RMS ratio", rms_ratio, bound.rms_ratio)):
+    for what, seen, most in (("max. abs. error", max_abs, bound.max_abs), ("RMS ratio", ratio, bound.rms_ratio)):
         if most is not None and seen > most:
             raise ModelError(
                 f"the exported file differs from the network in float32: {what} {seen:.3g} ({method}), but the bound of"
                 f" {precision} is {most:g}: choose a higher --precision"
             )
-    return CheckResult(method, (pictures.shape[2], pictures.shape[3]), max_abs, rms_ratio)
-
-
-def _rms(x: NDArray[Any]) -> float:
-    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+    return CheckResult(method, (pictures.shape[2], pictures.shape[3]), max_abs, ratio)
 
 
 def _run(path: Path, pictures: Pictures) -> Pictures:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # whatever goes wrong is raised
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_onnx(path)
         half = session.get_inputs()[0].type == "tensor(float16)"
         (output,) = session.run(["output"], {"input": pictures.astype(np.float16 if half else np.float32)})
     except Exception as error:

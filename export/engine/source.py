@@ -1,7 +1,6 @@
 """The ONNX file as the builder takes it: described, checked, of the form and size that the engine is built for."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from flashrib.export.operators.bodies import body_of_operators, operator_nodes, 
 from flashrib.export.operators.operator import AttentionLayer
 from flashrib.export.operators.table import OPERATORS
 from flashrib.runtime.artifacts.engine import Side
+from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
 from flashrib.runtime.errors import ModelError
@@ -68,11 +68,7 @@ def read_source(path: Path) -> Source:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's and onnx's own
         raise ModelError(f"{path}: not an ONNX file, or a damaged one: {' '.join(str(error).split())}") from error
-    digest = hashlib.sha256(path.read_bytes())
-    for data in external_files(path):
-        with data.open("rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
+    sha256 = sha256_of(path, *external_files(path))
     nodes = operator_nodes(model)
     if not nodes:
         wanted = " or ".join(f"flashrib::{op_type}" for op_type in OPERATORS)
@@ -80,7 +76,7 @@ def read_source(path: Path) -> Source:
     rows = [OPERATORS[node.op_type] for node in nodes]
     layers = tuple(row.layer(node, model) for row, node in zip(rows, nodes, strict=True) if row.layer is not None)
     batch, static, io = _input(path, model)
-    return Source(path, model, metadata, digest.hexdigest(), _dim(path, model), batch, static, io, layers)
+    return Source(path, model, metadata, sha256, _dim(path, model), batch, static, io, layers)
 
 
 def engine_bodies(model: ModelProto, flavour: Flavour, version: str) -> dict[str, str]:

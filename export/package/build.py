@@ -19,11 +19,12 @@ from flashrib.model.architectures.registry import Network
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
 from flashrib.runtime.artifacts.engine import Side
-from flashrib.runtime.artifacts.files import write_whole
+from flashrib.runtime.artifacts.files import sha256_of, write_whole
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.artifacts.package import PackageManifest
 from flashrib.runtime.errors import FlashribError, SessionError, UsageError
+from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions.torch_gpu.session import torch_dtype
 from flashrib.runtime.sessions.torch_plain import full_float32, load_trained, one_line_errors
 
@@ -71,7 +72,7 @@ def build_package(
         scale: see `TorchSession`.
 
     Raises:
-        CheckpointError, UsageError: the checkpoint or an option cannot be meant.
+        CheckpointError, UsageError: the checkpoint or an option is invalid.
         SessionError: no GPU, or PyTorch cannot compile the network.
         FlashribError: a file cannot be written.
     """
@@ -105,7 +106,7 @@ def build_package(
         size=size,
         build_seconds=round(time.perf_counter() - started, 1),
         package_sha256=hashlib.sha256(content).hexdigest(),
-        model=_metadata(network, options, hashlib.sha256(checkpoint.read_bytes()).hexdigest()),
+        model=_metadata(network, options, sha256_of(checkpoint)),
     )
     write_whole(output, content)
     write_whole(manifest_path(output), manifest.to_json().encode())
@@ -130,8 +131,8 @@ def _compile(network: Network, package: Path, size: Side, options: PackageOption
 
 def _compare(module: nn.Module, package: Path, picture: torch.Tensor, bound: float) -> None:
     """Refuse a package that computes something else than the network it was compiled from, or that no new process can load."""
-    wanted, found = module(picture).double(), run_alone(package, picture).double()
-    error = ((found - wanted).norm() / wanted.norm()).item()
+    wanted, found = module(picture), run_alone(package, picture)
+    error = rms_ratio(wanted.double().cpu().numpy(), found.double().cpu().numpy(), least=1e-6)
     if not error <= bound:
         raise SessionError(
             f"PyTorch {torch.__version__} compiled this network into something else (its output differs by {error:.1%}): nothing was"
