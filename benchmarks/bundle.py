@@ -1,6 +1,6 @@
 """Make the bundled ONNX file from the bundled weights: `python benchmarks/bundle.py`."""
 
-from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
+from flashrib.export.to_onnx import onnx_from_network, save_onnx
 from flashrib.model.checkpoint import load_model, sha256_of
 from flashrib.runtime.artifacts.bundled import default_model, default_weights
 

@@ -27,12 +27,12 @@ import onnx
 
 from flashrib.calibration import plan
 from flashrib.calibration.apply import with_layers
-from flashrib.calibration.calibrate import LEAST_SIDE, calibrate
 from flashrib.calibration.formats import FORMATS
 from flashrib.calibration.layers import find_layers
 from flashrib.calibration.options import CalibrationOptions
 from flashrib.calibration.plan import plain_plans
 from flashrib.calibration.quality import Judge
+from flashrib.calibration.quantize import LEAST_SIDE, calibrate
 from flashrib.calibration.ranges import METHODS
 from flashrib.calibration.statistics import Runs, feed
 from flashrib.calibration.tiles import TileSet, draw_tiles

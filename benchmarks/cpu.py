@@ -63,7 +63,7 @@ def prepare(folder: Path, name: str, scale: int, side: int) -> Path:
     """Write weights, ONNX file and input of one case."""
     import torch
 
-    from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
+    from flashrib.export.to_onnx import onnx_from_network, save_onnx
     from flashrib.model import build_model
     from flashrib.model.checkpoint import save_safetensors
 

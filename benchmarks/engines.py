@@ -64,7 +64,7 @@ def export(architecture: str, scale: int, precision: str, path: Path) -> None:
     code = (
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from flashrib.export.onnx_from_network import export_graph\n"
+        "from flashrib.export.to_onnx import export_graph\n"
         "from flashrib.export.options import ExportOptions\n"
         "from flashrib.export.save import save_onnx\n"
         "from flashrib.model import build_model\n"

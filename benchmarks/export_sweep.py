@@ -23,8 +23,8 @@ def export(name: str, scale: int, precision: str) -> dict[str, Any]:
     """Export one network in this process."""
     import torch
 
-    from flashrib.export.export_file import export_file
     from flashrib.export.options import ExportOptions
+    from flashrib.export.to_file import export_file
     from flashrib.model import build_model
 
     torch.manual_seed(0)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from flashrib.export.emulate import emulated
-from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
 from flashrib.export.options import ExportOptions
+from flashrib.export.to_onnx import onnx_from_network, save_onnx
 from flashrib.model import PRESETS, build_model, load_model
 from flashrib.model.architectures.registry import Network
 from flashrib.model.deploy import FFN, Attention, Norm

@@ -1,5 +1,40 @@
 """Post-training quantization of an exported network to INT8 and FP8, with a measured account of what every layer costs.
 
-Pictures -> tiles -> ranges of the activations -> sensitivity of every layer -> the layers that fit the budget -> explicit Q/DQ ONNX.
+Images -> tiles -> ranges of the activations -> sensitivity of every layer -> the layers that fit the budget -> explicit Q/DQ ONNX.
 docs/calibration.md has the rules and the figures.
+
+    from flashrib.calibration import CalibrationOptions, calibrate
+
+    calibrate(Path("model.onnx"), Path("photos"), Path("model_fp8.onnx"), CalibrationOptions("fp8"))
+
+The names below are loaded when they are first used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashrib.calibration.options import CalibrationOptions
+    from flashrib.calibration.placement import placement_faults
+    from flashrib.calibration.quantize import calibrate
+    from flashrib.calibration.report import Report
+
+__all__ = ["CalibrationOptions", "Report", "calibrate", "placement_faults"]
+
+_HOMES = {
+    "CalibrationOptions": "options",
+    "Report": "report",
+    "calibrate": "quantize",
+    "placement_faults": "placement",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

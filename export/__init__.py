@@ -1,1 +1,69 @@
-"""Deployment form -> ONNX."""
+"""Networks as ONNX files, engines and packages.
+
+    from flashrib.export import ExportOptions, export_file
+    from flashrib.model import load_model
+
+    export_file(load_model("4x_SSTplus.pth", arch="sst-plus"), "4x_SSTplus_fp16.onnx", ExportOptions(precision="fp16"))
+
+The names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashrib.export.check import check_file
+    from flashrib.export.engine.build import build_engine
+    from flashrib.export.engine.engine_from_onnx import engine_from_onnx
+    from flashrib.export.engine.options import EngineOptions
+    from flashrib.export.operators.bodies import with_body
+    from flashrib.export.operators.operator import Operator
+    from flashrib.export.operators.table import OPERATORS
+    from flashrib.export.options import ExportOptions
+    from flashrib.export.package.build import PackageOptions, build_package
+    from flashrib.export.save import save_onnx
+    from flashrib.export.to_file import export_file
+    from flashrib.export.to_onnx import onnx_from_network
+
+__all__ = [
+    "OPERATORS",
+    "EngineOptions",
+    "ExportOptions",
+    "Operator",
+    "PackageOptions",
+    "build_engine",
+    "build_package",
+    "check_file",
+    "engine_from_onnx",
+    "export_file",
+    "onnx_from_network",
+    "save_onnx",
+    "with_body",
+]
+
+_HOMES = {
+    "OPERATORS": "operators.table",
+    "EngineOptions": "engine.options",
+    "ExportOptions": "options",
+    "Operator": "operators.operator",
+    "PackageOptions": "package.build",
+    "build_engine": "engine.build",
+    "build_package": "package.build",
+    "check_file": "check",
+    "engine_from_onnx": "engine.engine_from_onnx",
+    "export_file": "to_file",
+    "onnx_from_network": "to_onnx",
+    "save_onnx": "save",
+    "with_body": "operators.bodies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

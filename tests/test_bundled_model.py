@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from flashrib.export.emulate import emulated
-from flashrib.export.onnx_from_network import onnx_from_network
 from flashrib.export.options import ExportOptions
+from flashrib.export.to_onnx import onnx_from_network
 from flashrib.model import load_model
 from flashrib.model.checkpoint import sha256_of
 from flashrib.runtime.artifacts.bundled import default_model, default_weights

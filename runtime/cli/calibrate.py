@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         import onnx  # noqa: F401
 
-        from flashrib.calibration.calibrate import calibrate
         from flashrib.calibration.options import CalibrationOptions
+        from flashrib.calibration.quantize import calibrate
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "calibrating", "calibration") from error
 

@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(error.name or "onnx", "exporting", "export") from error
-    from flashrib.export.export_file import export_file
     from flashrib.export.options import ExportOptions
+    from flashrib.export.to_file import export_file
     from flashrib.model.checkpoint import describe_checkpoint, load_model, sha256_of
 
     options = ExportOptions(

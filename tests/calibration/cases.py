@@ -12,9 +12,9 @@ from flashrib.calibration.layers import Layer, find_layers
 from flashrib.calibration.plan import LayerPlan, plan_layers
 from flashrib.calibration.statistics import Runs
 from flashrib.calibration.tiles import TileSet, draw_tiles
-from flashrib.export.onnx_from_network import export_graph
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
+from flashrib.export.to_onnx import export_graph
 from flashrib.model.config import NetworkConfig
 from tests.model.networks import SMALL, small_network
 

@@ -6,11 +6,11 @@ import onnx
 import pytest
 
 from flashrib.calibration.apply import with_layers
-from flashrib.calibration.calibrate import count_work
 from flashrib.calibration.formats import FORMATS
 from flashrib.calibration.layers import find_layers
 from flashrib.calibration.placement import placement_faults
 from flashrib.calibration.plan import plan_layers
+from flashrib.calibration.quantize import count_work
 from flashrib.calibration.statistics import Runs
 from flashrib.calibration.tiles import draw_tiles
 from flashrib.runtime.artifacts.bundled import default_model

@@ -4,10 +4,10 @@ import pytest
 from onnx import ModelProto
 
 from flashrib.calibration.apply import with_layers
-from flashrib.calibration.calibrate import count_work
 from flashrib.calibration.formats import FORMATS
 from flashrib.calibration.layers import find_layers
 from flashrib.calibration.plan import plain_plans
+from flashrib.calibration.quantize import count_work
 from flashrib.calibration.statistics import Runs
 from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import ModelError

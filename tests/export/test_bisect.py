@@ -8,10 +8,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from flashrib.export.bisect import bisect, layer_tensors
-from flashrib.export.onnx_from_network import onnx_from_network
 from flashrib.export.operators.bodies import with_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
+from flashrib.export.to_onnx import onnx_from_network
 from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import ModelError, SessionError
 from flashrib.runtime.quality.parity_bounds import BOUNDS

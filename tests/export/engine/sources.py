@@ -9,11 +9,11 @@ import torch
 from onnx import ModelProto
 
 from flashrib.export.engine.source import Source, read_source
-from flashrib.export.onnx_from_network import export_graph
 from flashrib.export.operators.window.bodies import attention_native
 from flashrib.export.operators.window.row import window_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
+from flashrib.export.to_onnx import export_graph
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.config import SSTConfig
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flashrib.calibration.calibrate import calibrate
 from flashrib.calibration.options import CalibrationOptions
+from flashrib.calibration.quantize import calibrate
 from flashrib.export.engine import engine_from_onnx as engine_from_onnx_module
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.log import EngineLayer

@@ -68,7 +68,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bisect_names_the_layer(capsys: pytest.CaptureFixture[str]) -> None:
     import onnx
 
-    from flashrib.export.onnx_from_network import onnx_from_network
+    from flashrib.export.to_onnx import onnx_from_network
     from tests.export.test_bisect import edited
 
     model = onnx_from_network(write_checkpoint(Path("small.safetensors")))

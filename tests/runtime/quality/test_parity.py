@@ -260,8 +260,8 @@ def test_the_loss_of_psnr_to_the_originals(reference: Path, tmp_path: Path) -> N
 
 def test_a_checkpoint_against_its_exports(tmp_path: Path) -> None:
     """ONNX Runtime has no kernels for bf16 on the CPU: that file is emulated, and says so."""
-    from flashrib.export.onnx_from_network import onnx_from_network
     from flashrib.export.options import ExportOptions
+    from flashrib.export.to_onnx import onnx_from_network
 
     network = write_checkpoint(tmp_path / "small.safetensors")
     files = [tmp_path / f"{precision}.onnx" for precision in ("fp32", "bf16")]

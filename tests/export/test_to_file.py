@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from flashrib.export import check, export_file
-from flashrib.export.export_file import export_file as export
-from flashrib.export.onnx_from_network import onnx_from_network
 from flashrib.export.operators.bodies import with_body
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.options import ExportOptions
+from flashrib.export.to_file import export_file as export
+from flashrib.export.to_onnx import onnx_from_network
 from flashrib.model import build_model
 from flashrib.model.config import SSTConfig
 from flashrib.runtime.artifacts.onnx_file import describe_onnx

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from flashrib.export.check import CheckResult, check_file
-from flashrib.export.onnx_from_network import export_graph
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
+from flashrib.export.to_onnx import export_graph
 from flashrib.model.architectures.registry import Network
 
 

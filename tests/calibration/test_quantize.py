@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from flashrib.calibration import calibrate as module
-from flashrib.calibration.calibrate import calibrate
 from flashrib.calibration.options import CalibrationOptions
+from flashrib.calibration.quantize import calibrate
 from flashrib.calibration.report import Report
 from flashrib.calibration.sensitivity import Cost
 from flashrib.runtime.artifacts.onnx_file import describe_onnx

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from flashrib.export.onnx_from_network import onnx_from_network, save_onnx
 from flashrib.export.operators.bodies import operator_nodes, with_body
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
+from flashrib.export.to_onnx import onnx_from_network, save_onnx
 from flashrib.model import build_model
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.config import SSTConfig
