@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError, SessionError
 from flashrib.runtime.jobs.folders import MadeFolders
+from flashrib.runtime.jobs.large import LARGE_BYTES, not_in_bands_because, result_bytes, upscale_large
 from flashrib.runtime.jobs.plan import Job
 from flashrib.runtime.pictures.files import check_output, read_picture, write_picture
 from flashrib.runtime.sessions.protocol import Session
@@ -27,12 +28,14 @@ class Options:
         halo: input pixels of context around a tile, see `upscale_array`.
         overwrite: results may replace files.
         quality: 1..100 of lossy formats, see `write_picture`.
+        bands_from: bytes of a result from which on it is read, upscaled and written in bands of rows, where it can be.
     """
 
     tile: int | tuple[int, int] | None = None
     halo: int | None = None
     overwrite: bool = False
     quality: int | None = None
+    bands_from: int = LARGE_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,23 @@ class _Batch:
             self._progress(done, total)
 
         try:
+            if self._goes_in_bands(job):
+                self._folders.make(job.target.parent)
+                check_output(job.target, overwrite=options.overwrite)
+                with self._one_at_a_time:
+                    self._started(job)
+                    rows, columns = upscale_large(
+                        self._session,
+                        job.source,
+                        job.target,
+                        tile=options.tile,
+                        halo=options.halo,
+                        quality=options.quality,
+                        progress=progress,
+                    )
+                seconds = time.perf_counter() - began
+                size = (columns, rows, columns * scale, rows * scale)
+                return Done(job.source, job.target, *size, seconds, count.tiles)
             picture = read_picture(job.source)
             height, width = picture.height * scale, picture.width * scale
             self._folders.make(job.target.parent)
@@ -152,6 +172,11 @@ class _Batch:
             raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
         seconds = time.perf_counter() - began
         return Done(job.source, job.target, picture.width, picture.height, width, height, seconds, count.tiles)
+
+    def _goes_in_bands(self, job: Job) -> bool:
+        large = result_bytes(job.source, self._session.info.scale) >= self._options.bands_from
+        whole = self._session.info.whole_picture and self._options.tile is None
+        return large and not whole and not_in_bands_because(job.source, job.target) is None
 
 
 class TileCount:

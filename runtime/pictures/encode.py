@@ -55,14 +55,19 @@ class _WriteOnly:
 
 def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a PNG of the depth of `samples`."""
+    height, width, channels = samples.shape
+    with PngWriter(file, height, width, channels, 8 * samples.dtype.itemsize, png_chunks(metadata)) as writer:
+        writer.write(samples)
+
+
+def png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
+    """Return what stands before the pixels of a PNG."""
     chunks = []
     if metadata.icc:
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.exif:
         chunks.append((b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
-    height, width, channels = samples.shape
-    with PngWriter(file, height, width, channels, 8 * samples.dtype.itemsize, chunks) as writer:
-        writer.write(samples)
+    return chunks
 
 
 def encode_jpeg(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:

@@ -1,0 +1,104 @@
+"""Upscales a picture that is never in memory as a whole."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from flashrib.runtime.errors import PictureError
+from flashrib.runtime.pictures.decode import matching_profile, read_exif
+from flashrib.runtime.pictures.encode import Metadata
+from flashrib.runtime.pictures.formats import format_of
+from flashrib.runtime.pictures.large.sink import file_sink
+from flashrib.runtime.pictures.large.source import VipsSource
+from flashrib.runtime.pictures.large.tiff import scaled_geo_tags
+from flashrib.runtime.sessions.protocol import Session
+from flashrib.runtime.tiling.upscale import upscale_stream
+
+LARGE_BYTES = 2**30
+"""Bytes of a result beyond which it is written in bands, if that is possible."""
+_WRITES = ("PNG", "JPEG", "TIFF")
+
+
+def result_bytes(source: Path, scale: int) -> int:
+    """Return how many bytes the pixels of the result take, at least; 0 where the file cannot be read, which others say better."""
+    try:
+        with Image.open(source) as image:
+            width, height = image.size
+            samples = len(image.getbands()) * (2 if "16" in image.mode else 1)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return 0
+    return width * height * scale * scale * samples
+
+
+def not_in_bands_because(source: Path, target: Path) -> str | None:
+    """Return why a picture cannot be read and written in bands of rows, or None where it can."""
+    for package in ("pyvips", "tifffile"):
+        if importlib.util.find_spec(package) is None:
+            return f"the package {package!r} is not installed: pip install 'flashrib[large]'"
+    kind = format_of(target)
+    if kind is None or kind.name not in _WRITES:
+        return f"{target.suffix} is not written in bands: PNG, JPEG and TIFF are"
+    try:
+        with Image.open(source) as image:
+            opened, info = image.format, image.info
+            if opened not in _WRITES:
+                return f"{opened} is not read in bands: PNG, JPEG and TIFF are"
+            if image.mode not in ("RGB", "L", "I;16", "I;16B") or "transparency" in info:
+                return f"pictures of the kind {image.mode} are not read in bands: RGB and gray without alpha are"
+            if info.get("interlace") or info.get("progressive"):
+                return "an interlaced or progressive file is decoded as a whole by every decoder"
+            if getattr(image, "n_frames", 1) > 1:
+                return "it has several pages"
+            if image.getexif().get(0x0112, 1) != 1:
+                return "it is turned by its EXIF orientation"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def upscale_large(
+    session: Session,
+    source: Path,
+    target: Path,
+    *,
+    tile: int | tuple[int, int] | None = None,
+    halo: int | None = None,
+    quality: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, int]:
+    """Upscale a picture in bands of rows; memory is set by the width of the picture and the rows of a tile, not by its height.
+
+    Args:
+        session: the loaded model.
+        source: the picture; `not_in_bands_because` says nothing against it.
+        target: the file to write.
+        tile: see `upscale_array`.
+        halo: see `upscale_array`.
+        quality: 1 to 100 of JPEG; None: 95.
+        progress: see `upscale_array`.
+
+    Returns:
+        (height, width) of the source in pixels.
+
+    Raises:
+        MissingPackageError: pyvips, or for TIFF tifffile, is not installed.
+        PictureError: the source is damaged, or the result cannot be written.
+        UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
+    """
+    pixels = VipsSource(source)
+    scale, channels = session.info.scale, 1 if pixels.gray else 3
+    height, width = pixels.height * scale, pixels.width * scale
+    kind = format_of(target)
+    assert kind is not None
+    if kind.longest_side and max(height, width) > kind.longest_side:
+        raise PictureError(f"{target}: {width} x {height} is too large for {kind.name}: write PNG or TIFF")
+    with Image.open(source) as image:
+        _, exif = read_exif(image)
+        metadata = Metadata(matching_profile(image.info.get("icc_profile"), gray=pixels.gray), exif)
+    tags = scaled_geo_tags(source, scale) if kind.name == "TIFF" and image.format == "TIFF" else []
+    with file_sink(Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags) as sink:
+        upscale_stream(session, pixels, sink, tile=tile, halo=halo, progress=progress)
+    return pixels.height, pixels.width

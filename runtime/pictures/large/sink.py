@@ -1,0 +1,145 @@
+"""Writes PNG, JPEG and TIFF in bands of rows, whole or not at all."""
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashrib.runtime.errors import OutOfMemoryError, PictureError
+from flashrib.runtime.pictures.encode import JPEG_QUALITY, Metadata, png_chunks, to_8_bits
+from flashrib.runtime.pictures.jpeg import JpegWriter
+from flashrib.runtime.pictures.large.tiff import write_tiff
+from flashrib.runtime.pictures.png import PngWriter
+
+Pixels = NDArray[Any]
+
+
+class RowSink:
+    """A `flashrib.runtime.pictures.sink.Sink` over something that takes rows in order.
+
+    Args:
+        write: takes (rows, W, channels).
+        width: columns of the result.
+        channels: 1 or 3.
+        dtype: of the samples.
+    """
+
+    def __init__(self, write: Callable[[Pixels], None], width: int, channels: int, dtype: np.dtype[Any]) -> None:
+        self._write, self._width, self._channels, self._dtype = write, width, channels, dtype
+
+    def band(self, rows: slice) -> Pixels:
+        """Return memory for these rows."""
+        shape = (rows.stop - rows.start, self._width)
+        try:
+            return np.empty(shape if self._channels == 1 else (*shape, 3), self._dtype)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"{shape[0]} rows of {shape[1]} pixels do not fit into memory: use a smaller --tile"
+            ) from error
+
+    def write(self, rows: slice, pixels: Pixels) -> None:
+        """Hand the rows to the file."""
+        self._write(pixels[..., None] if self._channels == 1 else pixels)
+
+
+@contextlib.contextmanager
+def file_sink(
+    path: Path,
+    height: int,
+    width: int,
+    channels: int,
+    dtype: np.dtype[Any],
+    metadata: Metadata,
+    quality: int | None = None,
+    tags: list[tuple[int, int, int, Any]] | None = None,
+) -> Iterator[RowSink]:
+    """Open a file for its rows; it gets its name at the end, and vanishes if anything goes wrong.
+
+    Args:
+        path: the file: .png, .jpg or .tif, where .tif becomes a tiled BigTIFF beyond 4 GB.
+        height: rows of the result.
+        width: columns of the result.
+        channels: 1 or 3.
+        dtype: uint8 or uint16 of the samples that will be written; JPEG holds 8 bits.
+        metadata: what is written beside the pixels.
+        quality: 1 to 100 of JPEG; None: 95.
+        tags: further tags of a TIFF: (number, type, count, value).
+
+    Raises:
+        PictureError: the file cannot be written.
+    """
+    # Through a link the file that it points to is replaced, not the link.
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    suffix = path.suffix.lower()
+    try:
+        with open(temporary, "xb") as file:
+            if suffix == ".png":
+                with PngWriter(file, height, width, channels, 8 * dtype.itemsize, png_chunks(metadata)) as png:
+                    yield RowSink(png.write, width, channels, dtype)
+            elif suffix in (".jpg", ".jpeg"):
+                options = {"icc_profile": metadata.icc, "exif": metadata.exif or b""}
+                with JpegWriter(file, height, width, channels, quality or JPEG_QUALITY, options) as jpeg:
+                    yield RowSink(lambda rows: jpeg.write(to_8_bits(rows)), width, channels, dtype)
+            else:
+                with _tiff(file, (height, width, channels), dtype, metadata, tags or []) as write:
+                    yield RowSink(write, width, channels, dtype)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _tiff(
+    file: IO[bytes],
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    metadata: Metadata,
+    tags: list[tuple[int, int, int, Any]],
+) -> Iterator[Callable[[Pixels], None]]:
+    """The TIFF library asks for rows, tiling brings them: a thread stands between."""
+    waiting: queue.Queue[Pixels | None] = queue.Queue(2)
+    failed: list[BaseException] = []
+
+    def rows() -> Iterator[Pixels]:
+        while (part := waiting.get()) is not None:
+            yield part
+
+    def run() -> None:
+        try:
+            write_tiff(file, rows(), shape, dtype, metadata, tags)
+        except BaseException as error:  # raised in the thread that writes
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="tiff", daemon=True)
+    thread.start()
+
+    def put(part: Pixels | None) -> None:
+        while not failed:
+            with contextlib.suppress(queue.Full):
+                waiting.put(part, timeout=0.2)
+                return
+        raise failed[0]
+
+    try:
+        yield put
+        put(None)
+        thread.join()
+    except BaseException:
+        waiting.queue.clear()
+        waiting.put(None)
+        thread.join()
+        raise
+    if failed:
+        raise failed[0]

@@ -1,0 +1,154 @@
+"""Tiled TIFF and BigTIFF from rows, through tifffile; where the picture lies on the earth is carried over."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashrib.runtime.errors import MissingPackageError
+from flashrib.runtime.pictures.encode import Metadata
+
+TILE = 256
+CLASSIC_LIMIT = 2**32 - 2**25
+"""Bytes of pixels beyond which a file becomes a BigTIFF, whose offsets have 64 bits."""
+
+Tag = tuple[int, int, int, Any]
+_DOUBLE, _SHORT, _ASCII, _UNDEFINED = 12, 3, 2, 7
+_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
+_COPIED = {
+    34735: _SHORT,
+    34736: _DOUBLE,
+    34737: _ASCII,
+    42112: _ASCII,
+    42113: _ASCII,
+}  # GeoTIFF's keys, GDAL's metadata and no-data
+_RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
+
+
+def write_tiff(
+    file: IO[bytes],
+    rows: Iterator[NDArray[Any]],
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    metadata: Metadata,
+    tags: list[Tag],
+) -> None:
+    """Write a tiled TIFF, deflated, in the order of its tiles.
+
+    Args:
+        file: open for writing and seeking.
+        rows: (any number of rows, W, channels), from top to bottom.
+        shape: (H, W, channels), channels 1 or 3.
+        dtype: uint8 or uint16.
+        metadata: its ICC profile is written; EXIF blocks have no place in a TIFF of this kind.
+        tags: further tags.
+
+    Raises:
+        MissingPackageError: tifffile is not installed.
+        OSError: the file cannot be written.
+    """
+    tifffile = require_tifffile()
+    height, width, channels = shape
+    big = height * width * channels * dtype.itemsize > CLASSIC_LIMIT
+    extra = list(tags)
+    if metadata.icc:
+        extra.append((34675, _UNDEFINED, len(metadata.icc), metadata.icc))
+    with tifffile.TiffWriter(file, bigtiff=big) as writer:
+        writer.write(
+            _tiles(rows, width),
+            shape=shape if channels == 3 else (height, width),
+            dtype=dtype,
+            tile=(TILE, TILE),
+            photometric="rgb" if channels == 3 else "minisblack",
+            compression="zlib",
+            compressionargs={"level": 3},
+            extratags=extra,
+            metadata=None,
+            software="flashrib",
+        )
+
+
+def scaled_geo_tags(path: Path, scale: int) -> list[Tag]:
+    """Return the tags that say where a TIFF lies on the earth, for the same picture `scale` times as large.
+
+    Source: OGC GeoTIFF 1.1, sections 7.1 and B.6. Pixels become smaller; tie points and the origin stay where they are on the ground,
+    the corner of the first pixel, or its middle where the file counts from the middle of pixels (GTRasterTypeGeoKey 2).
+
+    Raises:
+        MissingPackageError: tifffile is not installed.
+    """
+    tifffile = require_tifffile()
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            found = {tag.code: tag.value for tag in tiff.pages[0].tags}
+    except tifffile.TiffFileError:
+        return []
+    tags: list[Tag] = []
+    for code, kind in _COPIED.items():
+        if code in found:
+            value = found[code]
+            tags.append((code, kind, 0 if kind == _ASCII else len(value), value))
+    keys = found.get(_GEO_KEYS, ())
+    point = any(keys[i] == _RASTER_TYPE and keys[i + 3] == _PIXEL_IS_POINT for i in range(4, len(keys) - 3, 4))
+    if _PIXEL_SCALE in found:
+        sx, sy, sz = found[_PIXEL_SCALE]
+        tags.append((_PIXEL_SCALE, _DOUBLE, 3, (sx / scale, sy / scale, sz)))
+    if _TIE_POINTS in found:
+        moved = []
+        values = found[_TIE_POINTS]
+        for i in range(0, len(values), 6):
+            column, row, *rest = values[i : i + 6]
+            moved += [_moved(column, scale, point), _moved(row, scale, point), *rest]
+        tags.append((_TIE_POINTS, _DOUBLE, len(moved), tuple(moved)))
+    if _TRANSFORMATION in found:
+        matrix = np.array(found[_TRANSFORMATION], np.float64).reshape(4, 4)
+        # Pixel of the result -> pixel of the source -> ground.
+        shift = (1 - scale) / (2 * scale) if point else 0.0
+        back = np.array([[1 / scale, 0, 0, shift], [0, 1 / scale, 0, shift], [0, 0, 1, 0], [0, 0, 0, 1]])
+        tags.append((_TRANSFORMATION, _DOUBLE, 16, tuple((matrix @ back).ravel().tolist())))
+    return tags
+
+
+def require_tifffile() -> Any:
+    """Return the module `tifffile`.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        return importlib.import_module("tifffile")
+    except ImportError as error:
+        raise MissingPackageError("tifffile", "a tiled TIFF", "large") from error
+
+
+def _moved(position: float, scale: int, point: bool) -> float:
+    """Return where a place of the source lies in the result, in pixels from the corner, or from the middle of the first pixel."""
+    return (position + 0.5) * scale - 0.5 if point else position * scale
+
+
+def _tiles(rows: Iterator[NDArray[Any]], width: int) -> Iterator[NDArray[Any]]:
+    """Cut rows into tiles, row by row of tiles; the library fills up those at the edges."""
+    waiting: list[NDArray[Any]] = []
+    count = 0
+
+    def cut(band: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        for left in range(0, width, TILE):
+            tile = band[:, left : left + TILE]
+            missing = ((0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]), (0, 0))
+            tile = np.pad(tile, missing) if tile.shape[:2] != (TILE, TILE) else tile
+            yield np.ascontiguousarray(tile if tile.shape[2] == 3 else tile[..., 0])
+
+    for part in rows:
+        waiting.append(part)
+        count += len(part)
+        if count >= TILE:
+            band = np.concatenate(waiting)
+            whole = count // TILE * TILE
+            for top in range(0, whole, TILE):
+                yield from cut(band[top : top + TILE])
+            waiting, count = [band[whole:].copy()], count - whole
+    if count:
+        yield from cut(np.concatenate(waiting))
