@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashrib.model import PRESETS, build_model
+from flashrib.model.architectures.esc.deploy import ConvLayer
 from flashrib.model.architectures.esc.gpu import Mixing
 from flashrib.model.config import NetworkConfig
-from flashrib.model.deploy import ConvLayer
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
 from flashrib.model.gpu.chain import Chain

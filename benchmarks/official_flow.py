@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashrib.model.architectures.registry import Network
 from flashrib.model.layers import WindowAttention
+from flashrib.model.network import Network
 
 
 def _features(attention: WindowAttention) -> Tensor:
     """phi, (N, 2 + 4L), x before y."""
-    wh, ww = attention.window
+    wh, ww = attention.config.window
     columns = attention.columns[None].expand(wh, -1, -1)
     rows = attention.rows[:, None].expand(-1, ww, -1)
     return torch.stack([columns, rows], dim=-1).flatten(0, 1).flatten(1)
 
 
 def _forward(self: WindowAttention, x: Tensor) -> Tensor:
-    (wh, ww), heads, dim = self.window, self.heads, self.head_dim
+    config = self.config
+    (wh, ww), heads, dim, rank = config.window, config.heads, config.head_dim, config.rank
     gate = 1.0 if self.gate is None else self.gate(x)
     batch, channels, height, width = x.shape
     x = F.pad(x, (0, -width % ww, 0, -height % wh), mode="reflect")
@@ -33,11 +34,11 @@ def _forward(self: WindowAttention, x: Tensor) -> Tensor:
     qkv = self.to_qkv(x).view(batch, 3, heads, dim, rows, wh, columns, ww)
     q, k, v = qkv.permute(1, 0, 4, 6, 2, 5, 7, 3).reshape(3, batch * rows * columns, heads, wh * ww, dim)
     hidden = torch.relu(_features(self) @ self.to_hidden + self.hidden_b)
-    codes_q, codes_k = hidden @ self.to_q * self.rank**-0.5, hidden @ self.to_k
+    codes_q, codes_k = hidden @ self.to_q * rank**-0.5, hidden @ self.to_k
     windows = q.shape[0]
     q = torch.cat([q * dim**-0.5, codes_q.expand(windows, -1, -1, -1)], dim=-1)
     k = torch.cat([k, codes_k.expand(windows, -1, -1, -1)], dim=-1)
-    v = torch.cat([v, v.new_zeros(*v.shape[:-1], self.rank)], dim=-1)
+    v = torch.cat([v, v.new_zeros(*v.shape[:-1], rank)], dim=-1)
     if self.official_dtype is not None:
         q, k, v = (t.to(self.official_dtype) for t in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim].to(x.dtype)
@@ -51,7 +52,7 @@ def official_flow(network: Network, dtype: torch.dtype | None = None) -> Network
     """Switch the attention of `network` to the official data flow; `dtype` is what q, k and v are rounded to."""
     for module in network.modules():
         if isinstance(module, WindowAttention):
-            if any(module.shift):
+            if any(module.config.shift):
                 raise ValueError("no official preset shifts its windows, so the rival does not either")
             module.official_dtype = dtype
             module.forward = types.MethodType(_forward, module)

@@ -23,8 +23,9 @@ import triton
 from flashrib.export.operators.plugin.ptx import Kernel
 from flashrib.export.operators.window.plugin.compile import compile_kernel
 from flashrib.export.operators.window.plugin.layer import DTYPES, Layer, tactics
+from flashrib.model import PRESETS, preset
 from flashrib.model.attention.window.tuning import CAPABILITIES, Blocks, blocks_for
-from flashrib.model.config import PRESETS, ESCConfig, preset
+from flashrib.model.config import UpscalerConfig
 
 # Most shared memory of a block in KB: CUDA C++ Programming Guide, "Technical specifications per compute capability".
 SHARED_LIMITS = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}
@@ -61,11 +62,9 @@ def preset_layers() -> dict[Layer, tuple[str, ...]]:
     found: dict[Layer, tuple[str, ...]] = {}
     for name in PRESETS:
         config = preset(name)
-        heads = (config.heads,) if isinstance(config, ESCConfig) else config.heads
-        shifted = (False,) if isinstance(config, ESCConfig) else config.shifted
-        for window, count, rank, rolled in zip(config.windows, heads, config.ranks, shifted, strict=True):
-            shift = (window[0] // 2, window[1] // 2) if rolled else (0, 0)
-            layer = Layer(window, count, config.dim // count, rank, shift)
+        assert isinstance(config, UpscalerConfig)
+        for a in config.attentions:
+            layer = Layer(a.window, a.heads, a.head_dim, a.rank, a.shift)
             found[layer] = tuple(dict.fromkeys((*found.get(layer, ()), name)))
     return dict(sorted(found.items(), key=lambda item: dataclasses.astuple(item[0])))
 

@@ -20,9 +20,9 @@ from flashrib.export.emulate import emulated
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_onnx import onnx_from_network, save_onnx
 from flashrib.model import PRESETS, build_model, load_model
-from flashrib.model.architectures.registry import Network
 from flashrib.model.deploy import FFN, Attention, Norm
 from flashrib.model.fold import fold
+from flashrib.model.network import Network
 from flashrib.runtime.artifacts.bundled import default_model, default_weights
 from flashrib.runtime.pictures.files import read_picture
 from flashrib.runtime.quality.evaluate import average, evaluate, find_pairs

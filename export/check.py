@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from flashrib.export.emulate import emulated
-from flashrib.model.architectures.registry import Network
+from flashrib.model.network import Network
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError, SessionError
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
@@ -90,7 +90,7 @@ def _pictures(batch: int, size: tuple[int, int]) -> Pictures:
 
 def _reference(network: Network, pictures: Pictures, clamp: bool) -> Pictures:
     with torch.inference_mode():
-        y = network.upscale(torch.from_numpy(pictures))
+        y = network.reference(torch.from_numpy(pictures))
         result: Pictures = (y.clamp(0.0, 1.0) if clamp else y).numpy()
     return result
 

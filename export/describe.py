@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
-from flashrib.model.architectures.registry import Network
+from flashrib.model.network import Network
 from flashrib.runtime.artifacts.info import ModelInfo, info_of
 
 

@@ -9,7 +9,7 @@ from flashrib.export.check import CheckResult, check_file
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.export.to_onnx import export_graph
-from flashrib.model.architectures.registry import Network
+from flashrib.model.network import Network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from flashrib.export.passes import run_passes
 from flashrib.export.precision import with_precision
 from flashrib.export.save import save_onnx
 from flashrib.export.trace import trace
-from flashrib.model.architectures.registry import Network
 from flashrib.model.fold import fold
+from flashrib.model.network import Network
 from flashrib.runtime.errors import ModelError, UsageError
 
 __all__ = ["onnx_from_network", "save_onnx"]

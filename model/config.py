@@ -1,13 +1,12 @@
-"""Configurations of the networks, and the official presets.
+"""What configurations of networks share; each architecture has its own in `model/architectures/<name>/config.py`. Needs no torch.
 
-A configuration holds exactly what the constructor of a network needs. What a checkpoint's shapes tell (dimension, heads, ranks,
-FFN width, gate, upsampler, scale) and what they do not (window sides) stand side by side here; `model.checkpoint` says which is which.
-Source of the presets: SST's official test configurations, all trained with RIB, M = 32, L = 10 and the DWC gate.
+A configuration holds exactly what the constructor of a network needs: what a checkpoint's shapes tell (dimension, heads, ranks, FFN
+width, gate, upsampler, scale) and what they do not (window sides) stand side by side.
 """
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from flashrib.runtime.errors import UsageError
 
@@ -19,196 +18,186 @@ SCALES = (2, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True)
+class Input:
+    """A tensor that a network takes.
+
+    Attributes:
+        name: of the argument of `forward`, and of the input of an exported file.
+        shape: an integer where the size is fixed; a name where it is open, such as "batch", "height": axes of one name are equal.
+        example: sizes to trace a network with, 1 for the batch. Open axes have sizes that are multiples of nothing, so that nothing
+            in the graph depends on them by accident.
+        dtype: in NumPy's words.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    example: tuple[int, ...]
+    dtype: str = "float32"
+
+    def sizes(self, **chosen: int) -> tuple[int, ...]:
+        """The example's shape, with the sizes `chosen` for its open axes."""
+        return tuple(
+            chosen.get(axis, size) if isinstance(axis, str) else axis
+            for axis, size in zip(self.shape, self.example, strict=True)
+        )
+
+
+class NetworkConfig:
+    """Base of every configuration, a frozen dataclass with a field `name`: what is asked of any network, with its neutral value.
+
+    Attributes:
+        name: name of a preset, or "<family>-custom".
+        family: of the architecture, see `flashrib.model.architectures.registry`.
+        task: what the network is for: "upscale", "classify" or "denoise".
+        whole_picture: a pixel of the result depends on the whole input, so that tiles are an approximation.
+    """
+
+    name: str
+    family: ClassVar[str]
+    task: ClassVar[str]
+    whole_picture: ClassVar[bool] = False
+
+    @property
+    def scale(self) -> int:
+        """Magnification."""
+        return 1
+
+    @property
+    def alignment(self) -> int:
+        """Sides that are multiples of it, in pixels, need no padding."""
+        return 1
+
+    @property
+    def minimum(self) -> int:
+        """Smallest side of an input, in pixels."""
+        return 1
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The tensors that the network takes, in order."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of an artifact's description (`flashrib.runtime.artifacts.info`) that the configuration knows, in JSON's types or tuples.
+
+        What keys and shapes of a checkpoint do not tell, and has no field of its own there, belongs under "architecture_config".
+        """
+        return {
+            "architecture": self.name,
+            "task": self.task,
+            "scale": self.scale,
+            "alignment": self.alignment,
+            "minimum": self.minimum,
+            "whole_picture": self.whole_picture,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class UpsamplerConfig:
     """The head of a network: features -> picture.
 
     Attributes:
         kind: "pixelshuffle_direct", "pixelshuffle" or "nn+conv".
         scale: magnification r, 2..4.
-        intermediate_dim: channels n between the convolutions; "pixelshuffle_direct" has none and ignores it.
+        intermediate_dim: channels n between the convolutions; "pixelshuffle_direct" has none, and 64 stands here whatever is passed.
     """
 
     kind: UpsamplerType = "pixelshuffle_direct"
     scale: int = 2
     intermediate_dim: int = 64
 
-
-@dataclasses.dataclass(frozen=True)
-class SSTConfig:
-    """Configuration of an SST network; the lists have one entry per layer of a block, and all blocks are alike.
-
-    Attributes:
-        name: preset name, or "sst-custom".
-        dim: channels C of the feature map.
-        windows: (rows, columns) of each layer's window.
-        heads: number of heads of each layer; divides `dim`.
-        ranks: rank R of each layer's bias.
-        blocks: number of blocks.
-        ffn_dim: hidden channels of the ConvFFN.
-        rib_hidden: width M of the bias MLP.
-        rib_freqs: number L of octaves of its coordinate features.
-        upsampler: the head.
-        gate: form of the attention gate.
-    """
-
-    name: str
-    dim: int
-    windows: tuple[Window, ...]
-    heads: tuple[int, ...]
-    ranks: tuple[int, ...]
-    blocks: int
-    ffn_dim: int
-    rib_hidden: int = 32
-    rib_freqs: int = 10
-    upsampler: UpsamplerConfig = UpsamplerConfig()
-    gate: Gate = "DWC"
-
-    family = "sst"
-    whole_picture = False
-
     def __post_init__(self) -> None:
-        lengths = {len(self.windows), len(self.heads), len(self.ranks)}
-        if len(lengths) != 1 or not self.windows:
-            raise UsageError(
-                f"windows, heads and ranks must have one entry per layer, got {len(self.windows)}, {len(self.heads)} and {len(self.ranks)}"
-            )
-        if any(self.dim % heads for heads in self.heads):
-            raise UsageError(f"every number of heads must divide dim = {self.dim}, got {self.heads}")
+        if self.kind == "pixelshuffle_direct":
+            object.__setattr__(self, "intermediate_dim", 64)
 
-    @property
-    def scale(self) -> int:
-        return self.upsampler.scale
 
-    @property
-    def shifted(self) -> tuple[bool, ...]:
-        """Which layers roll the map by half a window: the odd ones of a block whose windows are all equal, otherwise none."""
-        equal = len(set(self.windows)) == 1
-        return tuple(equal and index % 2 == 1 for index in range(len(self.windows)))
-
-    @property
-    def alignment(self) -> int:
-        return _alignment(self.windows)
-
-    @property
-    def minimum(self) -> int:
-        return _minimum(self.windows)
+DIRECT = UpsamplerConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class ESCConfig:
-    """Configuration of an ESC-RIB network.
+class AttentionConfig:
+    """A window attention layer with RIB, in any of its forms (training, deployment, GPU).
 
     Attributes:
-        name: preset name, or "esc-rib-custom".
         dim: channels C of the feature map.
-        pdim: channels P that the large-kernel convolution works on.
-        kernel_size: side K of the shared kernel, odd.
-        blocks: number of blocks.
-        conv_blocks: convolutional layers per block.
-        window: (rows, columns) of the attention window.
+        window: (rows, columns) of a window, in pixels.
         heads: number of heads; divides `dim`.
         rank: rank R of the bias.
-        ffn_dim: hidden channels of the ConvFFN in the convolutional layers; the one before attention has 4 * dim.
         rib_hidden: width M of the bias MLP.
         rib_freqs: number L of octaves of its coordinate features.
-        upsampler: the head.
-        gate: form of the attention gate.
-        use_ln: LayerNorm in front of each convolutional layer.
+        shifted: roll the map by half a window.
+        gate: form of the gate.
+        head_dim: channels D of a head as the operator sees them; 0 takes dim / heads. More are filled with zero channels.
     """
 
-    name: str
-    dim: int = 64
-    pdim: int = 16
-    kernel_size: int = 13
-    blocks: int = 5
-    conv_blocks: int = 5
-    window: Window = (64, 64)
-    heads: int = 4
-    rank: int = 16
-    ffn_dim: int = 80
+    dim: int
+    window: Window
+    heads: int
+    rank: int
     rib_hidden: int = 32
     rib_freqs: int = 10
-    upsampler: UpsamplerConfig = UpsamplerConfig()
-    gate: Gate = "DWC"
-    use_ln: bool = False
-
-    family = "esc-rib"
-    whole_picture = True  # every convolutional layer averages over the whole map
+    shifted: bool = False
+    gate: Gate = None
+    head_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
             raise UsageError(f"the number of heads must divide dim = {self.dim}, got {self.heads}")
+        if not self.head_dim:
+            object.__setattr__(self, "head_dim", self.dim // self.heads)
+
+    @property
+    def shift(self) -> Window:
+        """Rows and columns that the map is rolled by."""
+        return (self.window[0] // 2, self.window[1] // 2) if self.shifted else (0, 0)
+
+    @property
+    def inner(self) -> int:
+        """Channels of all heads."""
+        return self.heads * self.head_dim
+
+
+class UpscalerConfig(NetworkConfig):
+    """Base of the super-resolution networks with window attention, whose blocks are all alike.
+
+    Attributes:
+        dim: channels C of the feature map.
+        blocks: number of blocks.
+        upsampler: the head.
+    """
+
+    task = "upscale"
+
+    dim: int
+    blocks: int
+    gate: Gate
+    upsampler: UpsamplerConfig
+
+    @property
+    def attentions(self) -> tuple[AttentionConfig, ...]:
+        """The attention layers of a block."""
+        raise NotImplementedError
 
     @property
     def scale(self) -> int:
         return self.upsampler.scale
 
     @property
-    def windows(self) -> tuple[Window, ...]:
-        return (self.window,)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        return (self.rank,)
-
-    @property
     def alignment(self) -> int:
-        return _alignment(self.windows)
+        return math.lcm(*(side for layer in self.attentions for side in layer.window))
 
     @property
     def minimum(self) -> int:
-        return _minimum(self.windows)
+        """Smallest side whose reflection without repeating the edge still fills the largest window."""
+        return max(side for layer in self.attentions for side in layer.window) // 2 + 1
 
+    def inputs(self) -> tuple[Input, ...]:
+        side = max(self.minimum, 2) + 3
+        return (Input("input", ("batch", 3, "height", "width"), (1, 3, side, side + 4)),)
 
-NetworkConfig = SSTConfig | ESCConfig
-
-
-def _alignment(windows: tuple[Window, ...]) -> int:
-    return math.lcm(*(side for window in windows for side in window))
-
-
-def _minimum(windows: tuple[Window, ...]) -> int:
-    """Smallest side whose reflection without repeating the edge still fills the largest window."""
-    return max(side for window in windows for side in window) // 2 + 1
-
-
-_LIGHT = (8, 16, 32, 16, 32, 64)
-_PLAIN = (16, 32, 64, 16, 32, 64)
-_PLUS = (16, 32, 48, 32, 48, 96)
-
-# name: dim, heads, windows, ranks (first three layers, last three), blocks, FFN ratio, upsampler, its channels
-_SST_PRESETS: dict[str, tuple[int, int, tuple[int, ...], tuple[int, int], int, float, UpsamplerType, int]] = {
-    "sst-light": (48, 3, _LIGHT, (16, 24), 5, 1.5, "pixelshuffle_direct", 64),
-    "sst-light-plus": (48, 3, _PLUS, (16, 24), 5, 1.5, "pixelshuffle_direct", 64),
-    "sst": (180, 6, _PLAIN, (18, 34), 6, 1.25, "pixelshuffle", 64),
-    "sst-plus": (180, 6, _PLUS, (18, 34), 6, 1.25, "pixelshuffle", 64),
-    "sst-large": (192, 6, _PLAIN, (16, 32), 8, 2, "pixelshuffle", 96),
-    "sst-large-plus": (192, 6, _PLUS, (16, 32), 8, 2, "pixelshuffle", 96),
-    "sst-xl-plus": (224, 7, _PLUS, (16, 32), 10, 2, "pixelshuffle", 96),
-}
-PRESETS = (*_SST_PRESETS, "esc-rib")
-
-
-def preset(name: str, scale: int = 2) -> NetworkConfig:
-    """Return the official configuration `name` (one of `PRESETS`) for magnification `scale` (2, 3 or 4).
-
-    Raises:
-        UsageError: no such preset or scale.
-    """
-    if scale not in SCALES:
-        raise UsageError(f"scale {scale} is not one of {', '.join(map(str, SCALES))}")
-    if name == "esc-rib":
-        return ESCConfig(name, upsampler=UpsamplerConfig(scale=scale))
-    if name not in _SST_PRESETS:
-        raise UsageError(f"unknown architecture {name!r}: choose one of {', '.join(PRESETS)}")
-    dim, heads, sides, (rank, rank_last), blocks, ratio, kind, channels = _SST_PRESETS[name]
-    return SSTConfig(
-        name,
-        dim=dim,
-        windows=tuple((side, side) for side in sides),
-        heads=(heads,) * 6,
-        ranks=(rank,) * 3 + (rank_last,) * 3,
-        blocks=blocks,
-        ffn_dim=int(dim * ratio),
-        upsampler=UpsamplerConfig(kind, scale, channels),
-    )
+    def facts(self) -> dict[str, Any]:
+        layers = self.attentions
+        return super().facts() | {
+            "windows": tuple(layer.window for layer in layers),
+            "ranks": tuple(layer.rank for layer in layers),
+            "heads": tuple(layer.heads for layer in layers),
+        }

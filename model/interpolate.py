@@ -3,6 +3,8 @@
 It starts a fine-tuning (x2 -> x3 -> x4); it does not make a trained network of the new magnification.
 """
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def resize_subpixels(tensor: Tensor, source: int, target: int) -> Tensor:
     return grids.permute(0, 2, 3, 1).reshape(-1, *rest).contiguous()
 
 
-def resize_head(state_dict: dict[str, Tensor], source: int, target: int) -> dict[str, Tensor]:
+def resize_head(state_dict: Mapping[str, Tensor], source: int, target: int) -> dict[str, Tensor]:
     """Return the state dict with a head for magnification `target`; heads "pixelshuffle_direct" and "pixelshuffle" only."""
     return {
         key: resize_subpixels(value, source, target) if key in (WEIGHT, BIAS) else value

@@ -1,11 +1,11 @@
-"""Layers shared by SST and ESC-RIB, with the official names of their parameters."""
+"""Layers shared by networks with RIB window attention, with the official names of their parameters."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashrib.model.attention.window import window_attention
-from flashrib.model.config import Gate, Window
+from flashrib.model.config import AttentionConfig
 from flashrib.model.rib import coordinate_features, position_codes
 
 LAYER_NORM_EPS = 1e-6
@@ -34,36 +34,24 @@ class WindowAttention(nn.Module):
     columns: Tensor
     rows: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        window: Window,
-        heads: int,
-        rank: int,
-        rib_hidden: int,
-        rib_freqs: int,
-        shifted: bool,
-        gate: Gate,
-    ) -> None:
+    def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
-        self.window = window
-        self.heads = heads
-        self.head_dim = dim // heads
-        self.rank = rank
-        self.shift: Window = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
-        features = 2 + 4 * rib_freqs
-        self.to_hidden = nn.Parameter(torch.randn(features, rib_hidden) * features**-0.5)
-        self.hidden_b = nn.Parameter(torch.zeros(1, rib_hidden))
-        self.to_q = nn.Parameter(torch.randn(heads, rib_hidden, rank) * rib_hidden**-0.5)
-        self.to_k = nn.Parameter(torch.randn(heads, rib_hidden, rank) * rib_hidden**-0.5)
-        self.register_buffer("rows", coordinate_features(window[0], rib_freqs), persistent=False)
-        self.register_buffer("columns", coordinate_features(window[1], rib_freqs), persistent=False)
+        self.config = config
+        dim, (rows, columns) = config.dim, config.window
+        heads, hidden, rank = config.heads, config.rib_hidden, config.rank
+        features = 2 + 4 * config.rib_freqs
+        self.to_hidden = nn.Parameter(torch.randn(features, hidden) * features**-0.5)
+        self.hidden_b = nn.Parameter(torch.zeros(1, hidden))
+        self.to_q = nn.Parameter(torch.randn(heads, hidden, rank) * hidden**-0.5)
+        self.to_k = nn.Parameter(torch.randn(heads, hidden, rank) * hidden**-0.5)
+        self.register_buffer("rows", coordinate_features(rows, config.rib_freqs), persistent=False)
+        self.register_buffer("columns", coordinate_features(columns, config.rib_freqs), persistent=False)
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.to_out = nn.Conv2d(dim, dim, 1)
         self.gate: nn.Sequential | None = None
-        if gate == "Linear":
+        if config.gate == "Linear":
             self.gate = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.Sigmoid())
-        elif gate == "DWC":
+        elif config.gate == "DWC":
             self.gate = nn.Sequential(
                 nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.Conv2d(dim, dim, 1), nn.Sigmoid()
             )
@@ -78,19 +66,21 @@ class WindowAttention(nn.Module):
         """pos_q, with R^-1/2, and pos_k, each (heads, N, R), in the parameters' dtype even under autocast."""
         with torch.autocast(self.to_hidden.device.type, enabled=False):
             rows, columns = self.hidden_terms()
-            return position_codes(rows, columns, self.to_q * self.rank**-0.5, self.to_k)
+            return position_codes(rows, columns, self.to_q * self.config.rank**-0.5, self.to_k)
 
     def scaled_qkv(self) -> tuple[Tensor, Tensor]:
         """Weight (3C, C, 1, 1) and bias (3C) of `to_qkv` with D^-1/2 in the rows of q: cheaper than scaling the map."""
         weight, bias = self.to_qkv.weight, self.to_qkv.bias
         assert bias is not None
         scale = torch.ones_like(bias)
-        scale[: self.heads * self.head_dim] = self.head_dim**-0.5
+        scale[: self.config.inner] = self.config.head_dim**-0.5
         return weight * scale[:, None, None, None], bias * scale
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = F.conv2d(x, *self.scaled_qkv()).permute(0, 2, 3, 1)
-        out = window_attention(qkv, *self.position_codes(), self.window, self.heads, self.shift).permute(0, 3, 1, 2)
+        config = self.config
+        out = window_attention(qkv, *self.position_codes(), config.window, config.heads, config.shift)
+        out = out.permute(0, 3, 1, 2)
         if self.gate is not None:
             out = out * self.gate(x)
         y: Tensor = self.to_out(out)

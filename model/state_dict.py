@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flashrib.runtime.errors import CheckpointError
+
+ARCHITECTURE = "flashrib.architecture"  # in the header of our own .safetensors files: the name of the network
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -36,12 +38,12 @@ class Checkpoint:
     """
 
     path: Path
-    state_dict: dict[str, Tensor]
-    metadata: dict[str, str]
-    dtype: str
+    state_dict: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path) -> Mapping[str, Tensor]:
     """Return the parameters in a .pth, .pt or .safetensors file as float32 tensors on the CPU; see `read_checkpoint`."""
     return read_checkpoint(path).state_dict
 

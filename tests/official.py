@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flashrib.model.config import ESCConfig, NetworkConfig, SSTConfig, UpsamplerConfig
+from flashrib.model import ESCConfig, SSTConfig
+from flashrib.model.config import NetworkConfig, UpsamplerConfig
 from tests.places import ROOT, SHARED
 
 BUNDLED = ROOT / "tests" / "golden"  # copies of a few small ones, so that the suite proves something on its own

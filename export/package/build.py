@@ -15,9 +15,9 @@ from torch import nn
 
 from flashrib.export.describe import describe_network
 from flashrib.export.package.run import run_alone
-from flashrib.model.architectures.registry import Network
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
+from flashrib.model.network import Network
 from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.files import sha256_of, write_whole
 from flashrib.runtime.artifacts.info import ModelInfo

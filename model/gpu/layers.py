@@ -39,9 +39,9 @@ class WindowAttention(nn.Module):
 
     def __init__(self, layer: deploy.Attention, dtype: torch.dtype) -> None:
         super().__init__()
-        self.window: Window = layer.window
-        self.shift: Window = layer.shift
-        self.heads = layer.heads
+        self.window: Window = layer.config.window
+        self.shift: Window = layer.config.shift
+        self.heads = layer.config.heads
         codes = layer.codes
         pos_q, pos_k = constant_codes(codes.rows, codes.columns, codes.to_q, codes.to_k)
         self.register_buffer("pos_q", pos_q.to(dtype))

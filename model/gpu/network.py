@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flashrib.model import deploy
+from flashrib.model.config import UpscalerConfig
 from flashrib.model.gpu.chain import ALIGNED, Chain
 from flashrib.model.gpu.head import build_head
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
@@ -42,10 +43,15 @@ class GpuNetwork(nn.Module, ABC):
     """
 
     def __init__(
-        self, folded: deploy.Deployed, convs: Sequence[nn.Conv2d], begins: Sequence[dict[str, Any]], dtype: torch.dtype
+        self,
+        folded: deploy.DeployedUpscaler,
+        convs: Sequence[nn.Conv2d],
+        begins: Sequence[dict[str, Any]],
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.config, self.dtype = folded.config, dtype
+        self.config: UpscalerConfig = folded.config
+        self.dtype = dtype
         dim = folded.config.dim
         self.first = Convolution(folded.first.weight, dtype)
         biases = [affine(conv)[1] for conv in (folded.first, *convs)]

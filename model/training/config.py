@@ -5,7 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from flashrib.model.config import PRESETS, SCALES
+from flashrib.model.architectures.registry import presets
+from flashrib.model.config import SCALES
 from flashrib.runtime.errors import UsageError
 
 QAT_MODES = ("int8", "fp8")
@@ -61,7 +62,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         checks = {
             "data": bool(self.data),
-            "arch": self.arch in PRESETS,
+            "arch": self.arch in presets("upscale"),
             "scale": self.scale in SCALES,
             "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
             "validation": self.validation >= 1,

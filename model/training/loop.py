@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from flashrib.model.architectures.registry import Network, build_model
+from flashrib.model.architectures.registry import build_model
 from flashrib.model.checkpoint import load_model, save_safetensors
+from flashrib.model.network import Upscaler
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
 from flashrib.model.training.qat import QuantizationAware
@@ -34,7 +35,7 @@ WEIGHTS = "weights.safetensors"
 class TrainingState:
     """Everything that the next step depends on."""
 
-    network: Network
+    network: Upscaler
     ema: list[Tensor]
     optimizer: torch.optim.Adam
     generator: torch.Generator
@@ -115,7 +116,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr_final + (config.lr - config.lr_final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def validate(network: Network, pairs: list[Pair], device: torch.device) -> float:
+def validate(network: Upscaler, pairs: list[Pair], device: torch.device) -> float:
     """Mean Y-PSNR in dB over whole pictures, border = scale."""
     network.eval()
     results = []
@@ -133,6 +134,8 @@ def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
     network = (
         load_model(config.start, config.arch, config.scale) if config.start else build_model(config.arch, config.scale)
     )
+    if not isinstance(network, Upscaler):
+        raise UsageError(f"{config.arch}: only super-resolution networks can be trained")
     network = network.train().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     ema = [p.detach().clone() for p in network.parameters()]

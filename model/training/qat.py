@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from flashrib.model.architectures.esc.network import ESC
-from flashrib.model.architectures.registry import Network
 from flashrib.model.layers import WindowAttention
+from flashrib.model.network import Network
 
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
 
@@ -56,15 +55,12 @@ def rounded_activation(x: Tensor, mode: str) -> Tensor:
 
 def _quantizable(network: Network) -> list[str]:
     """Names of the convolutions that calibration may quantize."""
-    kept = {"proj", "last.1"} if isinstance(network, ESC) else {"proj", f"body.{len(network.body) - 1}"}
+    kept = network.unquantized()
+    prefixes = tuple(f"{name}." for name in kept)
     return [
         name
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and name not in kept
-        and not name.startswith("upsampler.")
-        and "dwc_proj" not in name  # on a mean over the picture
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and name not in kept and not name.startswith(prefixes)
     ]
 
 

@@ -135,44 +135,15 @@ class ModelInfo:
 
 
 class Configuration(Protocol):
-    """What `info_of` must know about the configuration of a network; the meaning is that of `ModelInfo`.
+    """What `info_of` must know about the configuration of a network."""
 
-    A class may have more of its fields: `facts`, a dictionary of values by name.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def scale(self) -> int: ...
-    @property
-    def alignment(self) -> int: ...
-    @property
-    def minimum(self) -> int: ...
-    @property
-    def windows(self) -> tuple[tuple[int, int], ...]: ...
-    @property
-    def ranks(self) -> tuple[int, ...]: ...
-    @property
-    def heads(self) -> tuple[int, ...] | int: ...
-    @property
-    def whole_picture(self) -> bool: ...
+    def facts(self) -> dict[str, Any]:
+        """Fields of `ModelInfo` that the configuration knows."""
 
 
 def info_of(config: Configuration, parameters: int, **rest: Any) -> ModelInfo:
     """Return the description of a network of `parameters` parameters; `rest` are the fields that tell how it was made."""
-    facts: dict[str, Any] = getattr(config, "facts", {})
-    return ModelInfo(
-        architecture=config.name,
-        scale=config.scale,
-        alignment=config.alignment,
-        minimum=config.minimum,
-        windows=config.windows,
-        ranks=config.ranks,
-        heads=config.heads if isinstance(config.heads, tuple) else (config.heads,),
-        parameters=parameters,
-        whole_picture=config.whole_picture,
-        **facts | rest,
-    )
+    return ModelInfo(**config.facts() | {"parameters": parameters} | rest)
 
 
 # Fields that every file of flashrib states, and those that later versions added and have stated in every file since.

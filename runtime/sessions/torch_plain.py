@@ -21,7 +21,7 @@ from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 
 if TYPE_CHECKING:
-    from flashrib.model.architectures.registry import Network
+    from flashrib.model.network import Network
 
 DEVICES = ("auto", "cpu", "cuda")  # to train on
 

@@ -15,8 +15,7 @@ from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file as export
 from flashrib.export.to_onnx import onnx_from_network
-from flashrib.model import build_model
-from flashrib.model.config import SSTConfig
+from flashrib.model import SSTConfig, build_model
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, ModelError, UsageError
 from tests.export.graphs import run

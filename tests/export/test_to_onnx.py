@@ -13,9 +13,8 @@ from onnx import ModelProto
 from flashrib.export.operators.bodies import operator_nodes, with_body
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.to_onnx import onnx_from_network, save_onnx
-from flashrib.model import build_model
+from flashrib.model import SSTConfig, build_model
 from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.config import SSTConfig
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, UsageError
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from flashrib.model import ESCConfig, SSTConfig
-from flashrib.model.architectures.registry import Network, network_from_config
+from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.config import NetworkConfig
+from flashrib.model.network import Network
 from tests.official import seeded
 
 SMALL = SSTConfig("sst-custom", 12, ((4, 4), (8, 6)), heads=(3, 2), ranks=(3, 5), blocks=1, ffn_dim=18, rib_hidden=8)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from flashrib.model import PRESETS, ESCConfig, SSTConfig, preset
 from flashrib.model.architectures.registry import build_model, network_from_config
-from flashrib.model.config import PRESETS, ESCConfig, NetworkConfig, SSTConfig, preset
+from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import UsageError
 from tests.official import SHARED_GOLDEN, config_from_official
 

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from flashrib.model import ESCConfig, SSTConfig
+from flashrib.model.architectures.esc.fold import fold_conv_layer, merge_partial
 from flashrib.model.architectures.esc.network import PartialConv, geometric_ensemble
 from flashrib.model.architectures.registry import build_model, network_from_config
-from flashrib.model.config import ESCConfig, Gate, SSTConfig, UpsamplerConfig
-from flashrib.model.fold import (
+from flashrib.model.config import AttentionConfig, Gate, UpsamplerConfig
+from flashrib.model.fold import fold
+from flashrib.model.folding import (
     drop_key_bias,
-    fold,
     fold_attention,
-    fold_conv_layer,
     fold_ffn,
     fold_norm,
     fold_query_scale,
     matrix,
-    merge_partial,
     move_value_bias,
     widen_heads,
 )
@@ -49,7 +49,8 @@ def channels_last(module: nn.Module, x: Tensor) -> Tensor:
 
 def attention(gate: Gate, shifted: bool, window: tuple[int, int] = (4, 6)) -> WindowAttention:
     torch.manual_seed(3)
-    return WindowAttention(12, window, 3, 5, 8, 10, shifted, gate).double()
+    config = AttentionConfig(12, window, heads=3, rank=5, rib_hidden=8, shifted=shifted, gate=gate)
+    return WindowAttention(config).double()
 
 
 def test_fold_norm() -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from flashrib.model.architectures.registry import Network
 from flashrib.model.checkpoint import save_safetensors
 from flashrib.model.config import NetworkConfig
+from flashrib.model.network import Network
 from tests.model.networks import SMALL, small_network
 from tests.runtime.sessions.test_onnxruntime import nearest
 

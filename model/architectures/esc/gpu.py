@@ -7,7 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from flashrib.model import deploy
-from flashrib.model.architectures.esc.network import pad_to_windows
+from flashrib.model.architectures.esc.config import ESCConfig
+from flashrib.model.architectures.esc.deploy import ConvLayer as DeployedConvLayer
+from flashrib.model.architectures.esc.deploy import DeployedESC, ESCBlock
+from flashrib.model.architectures.esc.fold import fold
+from flashrib.model.architectures.esc.network import ESC, pad_to_windows
 from flashrib.model.gpu import reference
 from flashrib.model.gpu.chain import ALIGNED, Chain
 from flashrib.model.gpu.dispatch import operators
@@ -77,9 +81,9 @@ class ConvLayer(nn.Module):
     def __init__(
         self,
         dtype: torch.dtype,
-        layer: deploy.ConvLayer,
+        layer: DeployedConvLayer,
         mixing: Mixing,
-        following: deploy.ConvLayer | None,
+        following: DeployedConvLayer | None,
         norm: deploy.Norm,
     ) -> None:
         super().__init__()
@@ -135,11 +139,11 @@ def half_ffn(ffn: deploy.FFN) -> dict[str, Any]:
 class Block(nn.Module):
     """FFN, attention, convolutional layers and a 3x3 convolution without its bias, which the pass after it adds."""
 
-    def __init__(self, dtype: torch.dtype, block: deploy.DeployedESCBlock, mixing: Mixing) -> None:
+    def __init__(self, dtype: torch.dtype, block: ESCBlock, mixing: Mixing) -> None:
         super().__init__()
         attention, ffn = block.attention, block.ffn
         dim, inner = attention.out.out_features, attention.out.in_features
-        layers: list[deploy.ConvLayer] = list(block.layers)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        layers: list[DeployedConvLayer] = list(block.layers)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         self.begin = Chain(
             dtype,
             ffn.proj.out_features,
@@ -175,10 +179,12 @@ class Block(nn.Module):
 
 
 class GpuESC(GpuNetwork):
-    """ESC-RIB with the completion of the picture to whole windows; see `flashrib.model.gpu.gpu_network`."""
+    """ESC-RIB, which pads the picture to whole windows; see `flashrib.model.gpu.gpu_network`."""
 
-    def __init__(self, folded: deploy.DeployedESC, dtype: torch.dtype) -> None:
-        blocks: list[deploy.DeployedESCBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+    config: ESCConfig
+
+    def __init__(self, folded: DeployedESC, dtype: torch.dtype) -> None:
+        blocks: list[ESCBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         super().__init__(folded, [block.conv for block in blocks], [half_ffn(block.ffn) for block in blocks], dtype)
         mixing = Mixing(folded.kernel, dtype)
         self.blocks = nn.ModuleList(Block(dtype, block, mixing) for block in blocks)
@@ -189,5 +195,10 @@ class GpuESC(GpuNetwork):
 
     def forward(self, picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]
-        y = super().forward(pad_to_windows(picture, self.config.windows[0]))
+        y = super().forward(pad_to_windows(picture, self.config.window))
         return y[..., : self.config.scale * height, : self.config.scale * width]
+
+
+def gpu(network: ESC, dtype: torch.dtype) -> GpuESC:
+    """See `flashrib.model.gpu.gpu_network`."""
+    return GpuESC(fold(network, head_multiple=8, dtype=torch.float64), dtype)

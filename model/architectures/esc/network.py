@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashrib.model.architectures.esc.config import ESCConfig
 from flashrib.model.attention.window.geometry import source_index
-from flashrib.model.config import ESCConfig
 from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
+from flashrib.model.network import Upscaler
 from flashrib.model.upsamplers import build_upsampler
 
 
@@ -18,7 +19,7 @@ def geometric_ensemble(kernel: Tensor) -> Tensor:
 
 
 def pad_to_windows(picture: Tensor, window: tuple[int, int]) -> Tensor:
-    """Complete a picture (B, C, H, W) at bottom and right to whole windows by reflection."""
+    """Pad a picture (B, C, H, W) at bottom and right to whole windows by reflection."""
     height, width = picture.shape[-2:]
     dynamic = torch.onnx.is_in_onnx_export()  # an exported graph must not depend on the size it was traced with
     if dynamic or height % window[0]:
@@ -75,9 +76,7 @@ class ESCBlock(nn.Module):
         self.ln_proj = LayerNorm(dim)
         self.proj = ConvFFN(dim, 4 * dim, last="aggr")
         self.ln_attn = LayerNorm(dim)
-        self.attn = WindowAttention(
-            dim, config.window, config.heads, config.rank, config.rib_hidden, config.rib_freqs, False, config.gate
-        )
+        self.attn = WindowAttention(config.attentions[0])
         self.lns = nn.ModuleList(LayerNorm(dim) if config.use_ln else nn.Identity() for _ in range(config.conv_blocks))
         self.pconvs = nn.ModuleList(PartialConv(dim, config.pdim) for _ in range(config.conv_blocks))
         self.convffns = nn.ModuleList(ConvFFN(dim, config.ffn_dim, last="aggr") for _ in range(config.conv_blocks))
@@ -93,8 +92,10 @@ class ESCBlock(nn.Module):
         return out
 
 
-class ESC(nn.Module):
+class ESC(Upscaler):
     """The whole network: RGB (B, 3, H, W) in 0..1 -> (B, 3, rH, rW), not clamped. Any B, H and W >= 1."""
+
+    config: ESCConfig
 
     def __init__(self, config: ESCConfig) -> None:
         super().__init__()
@@ -119,10 +120,14 @@ class ESC(nn.Module):
         return y
 
     def upscale(self, picture: Tensor) -> Tensor:
-        """The official test pipeline: complete the picture to whole windows by reflection, run, crop.
+        """The official test pipeline: pad the picture to whole windows by reflection, run, crop.
 
-        Not the same as `forward`, which completes the features inside each attention layer; published figures use this one.
+        Not the same as `forward`, which pads the features inside each attention layer; published figures use this one.
         """
         height, width = picture.shape[-2:]
         y: Tensor = self(pad_to_windows(picture, self.config.window))
         return y[..., : self.config.scale * height, : self.config.scale * width]
+
+    def unquantized(self) -> set[str]:
+        pooled = {name for name, _ in self.named_modules() if name.endswith("dwc_proj")}  # on a mean over the picture
+        return {"proj", "last.1", "upsampler"} | pooled

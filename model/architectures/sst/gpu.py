@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from flashrib.model import deploy
+from flashrib.model.architectures.sst.deploy import DeployedSST, SSTBlock
+from flashrib.model.architectures.sst.fold import fold
+from flashrib.model.architectures.sst.network import SST
 from flashrib.model.gpu.chain import Chain
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
@@ -21,7 +24,7 @@ def begin_attention(attention: deploy.Attention) -> dict[str, Any]:
     }
 
 
-def biases_of(block: deploy.DeployedSSTBlock) -> Tensor | None:
+def biases_of(block: SSTBlock) -> Tensor | None:
     """Sum of the biases that a block's layers add to x, (C), where they are added ahead: above 64 channels."""
     layers: list[nn.Linear] = [attention.out for attention in block.attentions]  # type: ignore[misc]  # a ModuleList forgets what it holds
     layers += [ffn.last for ffn in block.ffns]  # type: ignore[misc]  # as above
@@ -84,7 +87,7 @@ class Layer(nn.Module):
 class Block(nn.Module):
     """Layers and a 3x3 convolution without its bias."""
 
-    def __init__(self, dtype: torch.dtype, block: deploy.DeployedSSTBlock) -> None:
+    def __init__(self, dtype: torch.dtype, block: SSTBlock) -> None:
         super().__init__()
         attentions: list[deploy.Attention] = list(block.attentions)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         ffns: list[deploy.FFN] = list(block.ffns)  # type: ignore[arg-type]  # as above
@@ -107,8 +110,8 @@ class Block(nn.Module):
 class GpuSST(GpuNetwork):
     """SST; see `flashrib.model.gpu.gpu_network`."""
 
-    def __init__(self, folded: deploy.DeployedSST, dtype: torch.dtype) -> None:
-        blocks: list[deploy.DeployedSSTBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+    def __init__(self, folded: DeployedSST, dtype: torch.dtype) -> None:
+        blocks: list[SSTBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         begins = [{**begin_attention(block.attentions[0]), "start": biases_of(block)} for block in blocks]  # type: ignore[arg-type]  # as above
         super().__init__(folded, [block.conv for block in blocks], begins, dtype)
         self.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
@@ -116,3 +119,8 @@ class GpuSST(GpuNetwork):
     def block(self, index: int, inputs: list[Tensor]) -> Tensor:
         y: Tensor = self.blocks[index](inputs)
         return y
+
+
+def gpu(network: SST, dtype: torch.dtype) -> GpuSST:
+    """See `flashrib.model.gpu.gpu_network`."""
+    return GpuSST(fold(network, head_multiple=8, dtype=torch.float64), dtype)

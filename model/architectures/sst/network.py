@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from flashrib.model.config import SSTConfig
+from flashrib.model.architectures.sst.config import SSTConfig
 from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
+from flashrib.model.network import Upscaler
 from flashrib.model.upsamplers import build_upsampler
 
 
@@ -14,16 +15,7 @@ class SSTLayer(nn.Module):
     def __init__(self, config: SSTConfig, index: int) -> None:
         super().__init__()
         self.norm_attn = LayerNorm(config.dim)
-        self.attn = WindowAttention(
-            config.dim,
-            config.windows[index],
-            config.heads[index],
-            config.ranks[index],
-            config.rib_hidden,
-            config.rib_freqs,
-            config.shifted[index],
-            config.gate,
-        )
+        self.attn = WindowAttention(config.attentions[index])
         self.norm_ffn = LayerNorm(config.dim)
         self.ffn = ConvFFN(config.dim, config.ffn_dim, last="agg")
 
@@ -33,8 +25,10 @@ class SSTLayer(nn.Module):
         return y
 
 
-class SST(nn.Module):
+class SST(Upscaler):
     """The whole network: RGB (B, 3, H, W) in 0..1 -> (B, 3, rH, rW), not clamped. Any H and W >= 1."""
+
+    config: SSTConfig
 
     def __init__(self, config: SSTConfig) -> None:
         super().__init__()
@@ -62,7 +56,5 @@ class SST(nn.Module):
         y: Tensor = self.upsampler(shallow + last(norm(x)), picture)
         return y
 
-    def upscale(self, picture: Tensor) -> Tensor:
-        """The official test pipeline: for SST the network itself, on the whole picture."""
-        y: Tensor = self(picture)
-        return y
+    def unquantized(self) -> set[str]:
+        return {"proj", f"body.{len(self.body) - 1}", "upsampler"}

@@ -14,8 +14,8 @@ from flashrib.export.operators.window.row import window_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.export.to_onnx import export_graph
+from flashrib.model import SSTConfig
 from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.config import SSTConfig
 
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 needs_rtx = pytest.mark.skipif(not RTX, reason="TensorRT-RTX is not installed: pip install 'flashrib[rtx]'")

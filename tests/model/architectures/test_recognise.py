@@ -7,18 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashrib.model.architectures.recognise import architecture_from_file_name, architecture_of, candidates, recognise
-from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.config import (
-    PRESETS,
-    ESCConfig,
-    Gate,
-    NetworkConfig,
-    SSTConfig,
-    UpsamplerConfig,
-    UpsamplerType,
-    preset,
-)
+from flashrib.model import PRESETS, ESCConfig, SSTConfig, preset
+from flashrib.model.architectures.recognise import recognise as recognise_checkpoint
+from flashrib.model.architectures.registry import name_of, network_from_config, preset_from_file_name
+from flashrib.model.architectures.upscaler import RecognisedUpscaler
+from flashrib.model.config import Gate, NetworkConfig, UpsamplerConfig, UpsamplerType, UpscalerConfig
+from flashrib.model.state_dict import Checkpoint
 from flashrib.runtime.errors import CheckpointError
 from tests.model.test_config import ALL, manifest
 
@@ -29,6 +23,12 @@ def alike(name: str) -> tuple[str, ...]:
     return next((pair for pair in PAIRS if name in pair), (name,))
 
 
+def recognise(state_dict: dict[str, Tensor]) -> RecognisedUpscaler:
+    recognised = recognise_checkpoint(Checkpoint(Path("x.pth"), state_dict))
+    assert isinstance(recognised, RecognisedUpscaler)
+    return recognised
+
+
 def state_dict_of(config: NetworkConfig) -> dict[str, Tensor]:
     return network_from_config(config).state_dict()
 
@@ -37,7 +37,7 @@ def small_sst() -> dict[str, Tensor]:
     return state_dict_of(SSTConfig("", 12, ((4, 4), (8, 8)), heads=(3, 2), ranks=(3, 5), blocks=2, ffn_dim=18))
 
 
-def random_config(seed: int) -> NetworkConfig:
+def random_config(seed: int) -> UpscalerConfig:
     """A small configuration with every size drawn at random."""
     draw = random.Random(seed)
     kinds: tuple[UpsamplerType, ...] = ("pixelshuffle_direct", "pixelshuffle", "nn+conv")
@@ -80,7 +80,7 @@ def random_config(seed: int) -> NetworkConfig:
 @pytest.mark.parametrize(("name", "scale"), [(name, 2 + index % 3) for index, name in enumerate(PRESETS)])
 def test_presets(name: str, scale: int) -> None:
     config = preset(name, scale)
-    recognised = recognise(state_dict_of(config), "x.pth")
+    recognised = recognise(state_dict_of(config))
     assert recognised.scales == (scale,)
     assert recognised.candidates == alike(name)
     assert recognised.config(name, config.windows, scale) == config
@@ -91,14 +91,14 @@ def test_presets(name: str, scale: int) -> None:
 def test_official_manifests(name: str, scale: int) -> None:
     shapes = manifest(name, scale)["state_dict"].items()
     state_dict = {key: torch.empty(shape) for key, (shape, _) in shapes}
-    assert candidates(state_dict) == alike(name)
-    assert recognise(state_dict, "x.pth").scales == (scale,)
+    assert recognise(state_dict).candidates == alike(name)
+    assert recognise(state_dict).scales == (scale,)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_sizes_are_read_back(seed: int) -> None:
     config = random_config(seed)
-    recognised = recognise(state_dict_of(config), "x.pth")
+    recognised = recognise(state_dict_of(config))
     assert config.scale in recognised.scales
     assert len(recognised.scales) == (2 if config.upsampler.kind == "nn+conv" and config.scale < 4 else 1)
     assert recognised.config(config.name, config.windows, config.scale) == config
@@ -108,9 +108,9 @@ def test_random_sizes_are_read_back(seed: int) -> None:
 def test_name_of_a_configuration() -> None:
     light = preset("sst-light", 3)
     assert isinstance(light, SSTConfig)
-    assert architecture_of(light) == "sst-light"
-    assert architecture_of(SSTConfig("sst-light", 48, ((8, 8),) * 6, (3,) * 6, light.ranks, 5, 72)) == "sst-custom"
-    assert architecture_of(ESCConfig("esc-rib", window=(32, 32))) == "esc-rib-custom"
+    assert name_of(light) == "sst-light"
+    assert name_of(SSTConfig("sst-light", 48, ((8, 8),) * 6, (3,) * 6, light.ranks, 5, 72)) == "sst-custom"
+    assert name_of(ESCConfig("esc-rib", window=(32, 32))) == "esc-rib-custom"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_name_of_a_configuration() -> None:
     ],
 )
 def test_file_names(file: str, wanted: tuple[str, int] | None) -> None:
-    assert architecture_from_file_name(Path("some") / "SSTlight_DFLIP_X2" / file) == wanted
+    assert preset_from_file_name(Path("some") / "SSTlight_DFLIP_X2" / file) == wanted
 
 
 def without(*keys: str) -> dict[str, Tensor]:
@@ -213,6 +213,6 @@ WRONG = {
 @pytest.mark.parametrize(("state_dict", "says"), WRONG.values(), ids=WRONG)
 def test_keys_that_do_not_fit(state_dict: dict[str, Tensor], says: str) -> None:
     with pytest.raises(CheckpointError, match=says) as caught:
-        recognise(state_dict, "x.pth")
+        recognise(state_dict)
     assert str(caught.value).startswith("x.pth: ")
     assert "\n" not in str(caught.value)

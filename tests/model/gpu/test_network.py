@@ -12,9 +12,9 @@ from torch.nn.functional import conv2d, pad
 from flashrib.model import PRESETS, build_model
 from flashrib.model.architectures.esc.gpu import Mixing
 from flashrib.model.architectures.esc.network import geometric_ensemble
-from flashrib.model.architectures.registry import Network
 from flashrib.model.config import NetworkConfig, UpsamplerConfig
 from flashrib.model.gpu import gpu_network
+from flashrib.model.network import Network
 from flashrib.runtime.errors import UsageError
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 from tests.official import max_abs, seeded

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flashrib.model import load_model
+from flashrib.model import SSTConfig, load_model
 from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.config import SSTConfig
 from flashrib.model.training import loop
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.loop import STATE, WEIGHTS, learning_rate, train

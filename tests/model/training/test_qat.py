@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from flashrib.model import preset
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.checkpoint import load_model, save_safetensors
-from flashrib.model.config import NetworkConfig, preset
+from flashrib.model.config import NetworkConfig
 from flashrib.model.training.config import TrainConfig, read_config
 from flashrib.model.training.loop import train
 from flashrib.model.training.qat import QuantizationAware, round_through, rounded_activation, rounded_weight

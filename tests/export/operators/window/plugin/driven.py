@@ -15,7 +15,7 @@ from flashrib.export.operators.window.plugin.compile import compile_kernel
 from flashrib.export.operators.window.plugin.launch import launch
 from flashrib.export.operators.window.plugin.layer import Layer, tactics
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
-from flashrib.model.config import preset
+from flashrib.model import preset
 
 NAME = "flashrib::WindowAttention"
 CAPABILITY = 90

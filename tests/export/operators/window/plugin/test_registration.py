@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flashrib.model.config import PRESETS
+from flashrib.model import PRESETS
 from tests.places import ROOT, SHARED
 
 TOOL = SHARED / "tools" / "tensorrt_registration.py"

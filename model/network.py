@@ -1,0 +1,38 @@
+"""Base of the networks in their training form, with the official names of their parameters."""
+
+from torch import Tensor, nn
+
+from flashrib.model.config import NetworkConfig, UpscalerConfig
+
+
+class Network(nn.Module):
+    """A network of any task.
+
+    Attributes:
+        config: what it was made from.
+    """
+
+    config: NetworkConfig
+
+    def reference(self, *inputs: Tensor) -> Tensor:
+        """The official test pipeline, which every deployment form must equal: the tensors of `config.inputs()` -> the result."""
+        y: Tensor = self(*inputs)
+        return y
+
+    def unquantized(self) -> set[str]:
+        """Prefixes of the names of modules whose products stay as they are in quantization-aware finetuning."""
+        return set()
+
+
+class Upscaler(Network):
+    """A super-resolution network: RGB (B, 3, H, W) in 0..1 -> (B, 3, rH, rW), not clamped."""
+
+    config: UpscalerConfig
+
+    def upscale(self, picture: Tensor) -> Tensor:
+        """The official test pipeline, on the whole picture."""
+        y: Tensor = self(picture)
+        return y
+
+    def reference(self, *inputs: Tensor) -> Tensor:
+        return self.upscale(*inputs)
