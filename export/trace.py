@@ -2,13 +2,15 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from flashrib.model.config import Input
 from flashrib.model.deploy import Deployed
 
 
@@ -17,8 +19,8 @@ class _Clamped(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, picture: Tensor) -> Tensor:
-        y: Tensor = self.network(picture)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        y: Tensor = self.network(*inputs)
         return y.clamp(0.0, 1.0)
 
 
@@ -34,18 +36,21 @@ def trace(
         tile: (H, W) in input pixels; None leaves both dynamic.
         clamp: bound the output to 0..1.
     """
-    side = max(network.config.minimum, 2) + 3  # any size will do, as long as it is no multiple of anything
-    example = torch.zeros(batch, 3, *(tile or (side, side + 4)))
-    dynamic = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    inputs = network.config.inputs()
+    chosen = {"batch": batch} | (dict(zip(("height", "width"), tile, strict=True)) if tile else {})
+    examples = tuple(torch.zeros(i.sizes(**chosen), dtype=getattr(torch, i.dtype)) for i in inputs)
+    dynamic = tuple(_dynamic(i, chosen) for i in inputs)
+    if not any(dynamic):
+        dynamic = ()
     with _quiet():
         program = torch.onnx.export(
             _Clamped(network).eval() if clamp else network,
-            (example,),
+            examples,
             dynamo=True,
             opset_version=opset,
-            input_names=["input"],
+            input_names=[i.name for i in inputs],
             output_names=["output"],
-            dynamic_shapes=None if tile else (dynamic,),
+            dynamic_shapes=((dynamic,) if clamp else dynamic) if dynamic else None,
             verbose=False,
         )
     assert program is not None
@@ -56,6 +61,15 @@ def trace(
         del node.metadata_props[:]  # stack traces of the machine that exported
     del model.metadata_props[:]
     return model
+
+
+def _dynamic(tensor: Input, chosen: Mapping[str, int]) -> dict[int, Any]:
+    """The axes of an input that the graph leaves open."""
+    return {
+        index: torch.export.Dim(axis, min=2)
+        for index, axis in enumerate(tensor.shape)
+        if isinstance(axis, str) and axis not in chosen
+    }
 
 
 @contextmanager

@@ -109,8 +109,13 @@ def test_what_was_built_for_some_sizes_says_so(tmp_path: Path) -> None:
 
 def test_a_configuration_may_state_more_facts() -> None:
     class Config:
-        name, scale, alignment, minimum, windows, ranks, heads, whole_picture = "toy", 1, 16, 16, (), (), 4, False
-        facts = {"task": "classify", "architecture_config": {"mask_mode": "diagonal"}}  # noqa: RUF012  # a stand-in
+        def facts(self) -> dict[str, Any]:
+            return {
+                "architecture": "toy",
+                "task": "classify",
+                "heads": (4,),
+                "architecture_config": {"mask_mode": "diagonal"},
+            }
 
     info = info_of(Config(), 10, precision="bf16")
     assert (info.architecture, info.task, info.heads, info.precision) == ("toy", "classify", (4,), "bf16")
