@@ -26,9 +26,9 @@ def emulated(model: ModelProto) -> ModelProto:
     values = (*graph.value_info, *graph.input, *graph.output)
     low = {v.name: v.type.tensor_type.elem_type for v in values if v.type.tensor_type.elem_type in _LOW}
     nodes: list[NodeProto] = []
-    start, end = graph.input[0].name, graph.output[0].name
+    ends = {value.name for value in graph.output}
     renamed: dict[str, str] = {}
-    if start in low:
+    for start in (value.name for value in graph.input if value.name in low):
         renamed[start] = f"{start}_exact"
         nodes.extend(_rounding(start, f"{start}_exact", low[start]))
     for node in graph.node:
@@ -37,7 +37,7 @@ def emulated(model: ModelProto) -> ModelProto:
         roundings: list[NodeProto] = []
         for index, name in enumerate(node.output):
             if name in low:
-                raw, exact = f"{name}_raw", name if name == end else f"{name}_exact"
+                raw, exact = f"{name}_raw", name if name in ends else f"{name}_exact"
                 node.output[index], renamed[name] = raw, exact
                 roundings += _rounding(raw, exact, low[name])
         nodes += [node, *roundings]
@@ -47,8 +47,9 @@ def emulated(model: ModelProto) -> ModelProto:
         if tensor.data_type in _LOW:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
     del graph.value_info[:]
-    for value in (graph.input[0], graph.output[0]):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for value in (*graph.input, *graph.output):
+        if value.name in low:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     return result
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from flashrib.export.operators.operator import DOMAIN
 from flashrib.export.operators.table import OPERATORS, auxiliaries
@@ -40,7 +40,8 @@ def with_precision(model: ModelProto, precision: str, io: str) -> ModelProto:
     Args:
         model: what `flashrib.export.trace` returns.
         precision: "fp32", "fp16" or "bf16".
-        io: "fp32" or "fp16", the type of `input` and `output`; casts stand at the ends where the two differ.
+        io: "fp32" or "fp16", the type of inputs and outputs that are float32 in `model`; casts stand at the ends where it is not that of
+            the computation.
 
     Raises:
         ModelError: a weight is too large for the precision.
@@ -60,31 +61,33 @@ class _Typing:
         graph = model.graph
         self.opset = next(o.version for o in model.opset_import if o.domain == "")
         self.weights = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT}
-        self.types: dict[str, int] = {graph.input[0].name: io}
+        self.inputs = [value.name for value in graph.input if _is_float(value)]
+        self.outputs = [value.name for value in graph.output if _is_float(value)]
+        self.types: dict[str, int] = dict.fromkeys(self.inputs, io)
         self.casts: dict[tuple[str, int], str] = {}
         self.nodes: list[NodeProto] = []
         self.initializers = [t for t in graph.initializer if t.name not in self.weights]
 
     def run(self) -> ModelProto:
         graph = self.model.graph
-        end, output = graph.output[0].name, f"{graph.output[0].name}_{_SUFFIX[self.low]}"
-        start = graph.input[0].name
-        picture = start if self.io in (self.low, TensorProto.FLOAT) else self._as(start, TensorProto.FLOAT)
+        made = {end: f"{end}_{_SUFFIX[self.low]}" for end in self.outputs}
+        read = dict(made)
+        if self.io not in (self.low, TensorProto.FLOAT):
+            read |= {start: self._as(start, TensorProto.FLOAT) for start in self.inputs}
         for node in graph.node:
             for index, name in enumerate(node.input):
-                node.input[index] = picture if name == start else name
+                node.input[index] = read.get(name, name)
             for index, name in enumerate(node.output):
-                node.output[index] = output if name == end else name
-            for index, name in enumerate(node.input):
-                node.input[index] = output if name == end else name
+                node.output[index] = made.get(name, name)
             self._type(node)
             self.nodes.append(node)
-        self.nodes.append(_cast(output, end, self.io))
+        self.nodes.extend(_cast(output, end, self.io) for end, output in made.items())
         for value in graph.value_info:
             if value.name in self.types:
                 value.type.tensor_type.elem_type = self.types[value.name]
-        for value in (graph.input[0], graph.output[0]):
-            value.type.tensor_type.elem_type = self.io
+        for value in (*graph.input, *graph.output):
+            if value.name in (*self.inputs, *self.outputs):
+                value.type.tensor_type.elem_type = self.io
         del graph.node[:]
         graph.node.extend(self.nodes)
         del graph.initializer[:]
@@ -127,6 +130,10 @@ class _Typing:
             self.types[cast] = kind
             self.nodes.append(_cast(name, cast, kind))
         return cast
+
+
+def _is_float(value: ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == TensorProto.FLOAT)
 
 
 def _low(node: NodeProto) -> bool | None:

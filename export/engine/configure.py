@@ -1,9 +1,11 @@
 """Builder configuration: targets, sizes, memory, compatibility, timing cache."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flashrib.export.engine.options import EngineOptions, Shapes
+from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.errors import ModelError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
@@ -29,7 +31,12 @@ def targets_of(options: EngineOptions) -> tuple[str, ...]:
 
 
 def configure(
-    trt: Any, builder: Any, options: EngineOptions, targets: tuple[str, ...], shapes: Shapes | None, batch: int
+    trt: Any,
+    builder: Any,
+    options: EngineOptions,
+    targets: tuple[str, ...],
+    shapes: Shapes | None,
+    inputs: Callable[[Side], Mapping[str, tuple[int, ...]]],
 ) -> Any:
     """Return the builder's configuration.
 
@@ -39,7 +46,7 @@ def configure(
         options: what is asked for.
         targets: as from `targets_of`.
         shapes: smallest, usual and largest size for a dynamic network, None for a static one.
-        batch: pictures of one run.
+        inputs: size (H, W) -> shapes of all inputs by name.
 
     Raises:
         UsageError: the installed version knows no such target.
@@ -64,7 +71,9 @@ def configure(
             config.set_compute_capability(known[target], index)
     if shapes is not None:
         profile = builder.create_optimization_profile()
-        profile.set_shape("input", *((batch, 3, *size) for size in shapes))
+        smallest, usual, largest = (inputs(size) for size in shapes)
+        for name in smallest:
+            profile.set_shape(name, smallest[name], usual[name], largest[name])
         if config.add_optimization_profile(profile) < 0:
             raise ModelError(f"TensorRT does not accept the sizes {shapes}")
     return config

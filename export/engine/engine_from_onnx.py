@@ -137,7 +137,7 @@ def _built(order: _Order, timing_cache: Path | None, progress: Progress) -> tupl
         raise SessionError(f"{product} cannot start its builder: {first_error(logger.messages)}") from error
     network, parser = _parsed(order, builder)
     shapes = order.shapes if order.dynamic else None
-    config = configure(trt, builder, order.options, order.targets, shapes, order.source.batch)
+    config = configure(trt, builder, order.options, order.targets, shapes, order.source.shapes)
     if timing_cache is not None:
         use_timing_cache(trt, config, timing_cache)
     with postponed_interrupt() as cancelled:

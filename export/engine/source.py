@@ -30,9 +30,10 @@ class Source:
         metadata: what it says about itself.
         sha256: hash of the file and its external data.
         dim: channels of the feature map between the layers.
-        batch: pictures of one run.
+        batch: images of one run.
+        inputs: name -> shape of its inputs; "height" and "width" stand for sides that are open.
         static: (H, W) where it takes one size only.
-        io: dtype of input and output.
+        io: dtype of inputs and outputs.
         layers: its attention layers whose fusion is to be checked.
     """
 
@@ -42,9 +43,18 @@ class Source:
     sha256: str
     dim: int
     batch: int
+    inputs: Mapping[str, tuple[int | str, ...]]
     static: Side | None
     io: str
     layers: tuple[AttentionLayer, ...]
+
+    def shapes(self, size: Side) -> dict[str, tuple[int, ...]]:
+        """Shapes of all inputs for images of `size` (H, W), by name."""
+        sides = {"height": size[0], "width": size[1]}
+        return {
+            name: tuple(sides[axis] if isinstance(axis, str) else axis for axis in shape)
+            for name, shape in self.inputs.items()
+        }
 
 
 def read_source(path: Path) -> Source:
@@ -75,8 +85,10 @@ def read_source(path: Path) -> Source:
         raise ModelError(f"{path}: has no node {wanted}, so nothing would be fused: export it again")
     rows = [OPERATORS[node.op_type] for node in nodes]
     layers = tuple(row.layer(node, model) for row, node in zip(rows, nodes, strict=True) if row.layer is not None)
-    batch, static, io = _input(path, model)
-    return Source(path, model, metadata, sha256, _dim(path, model), batch, static, io, layers)
+    inputs, io = _inputs(path, model, metadata)
+    batch = next((shape[0] for shape in inputs.values() if shape and isinstance(shape[0], int)), 1)
+    static = None if _open(inputs) else metadata.fixed_size or _sides(inputs)
+    return Source(path, model, metadata, sha256, _dim(path, model), batch, inputs, static, io, layers)
 
 
 def engine_bodies(model: ModelProto, flavour: Flavour, version: str) -> dict[str, str]:
@@ -91,37 +103,61 @@ def prepared_model(source: Source, size: Side | None, bodies: str | Mapping[str,
     model.CopyFrom(source.model)
     if size is not None and source.static is None:
         scale = source.metadata.scale
-        for value, factor in ((model.graph.input[0], 1), (model.graph.output[0], scale)):
-            for dimension, side in zip(value.type.tensor_type.shape.dim[2:], size, strict=True):
-                dimension.dim_value = factor * side
+        for value in model.graph.input:
+            for dimension, side in zip(value.type.tensor_type.shape.dim, source.shapes(size)[value.name], strict=True):
+                dimension.dim_value = side
+        output = model.graph.output[0].type.tensor_type.shape.dim
+        if len(output) == 4:  # an image
+            output[2].dim_value, output[3].dim_value = scale * size[0], scale * size[1]
         del model.graph.value_info[:]
     elif all(body == source.metadata.attention for body in body_of_operators(model, bodies).values()):
         return model
     return with_body(model, bodies)
 
 
-def _input(path: Path, model: ModelProto) -> tuple[int, Side | None, str]:
-    """Return batch, static size and dtype of the input."""
-    names = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
-    if names != (["input"], ["output"]):
-        raise ModelError(f"{path}: maps {names[0]} to {names[1]}, but it must map 'input' to 'output': export it anew")
-    kinds = [value.type.tensor_type.elem_type for value in (model.graph.input[0], model.graph.output[0])]
+def _inputs(path: Path, model: ModelProto, metadata: ModelInfo) -> tuple[dict[str, tuple[int | str, ...]], str]:
+    """Return shapes and dtype of the inputs.
+
+    Raises:
+        ModelError: they are not as flashrib exports them.
+    """
+    graph = model.graph
+    names = [value.name for value in graph.input], [value.name for value in graph.output]
+    if metadata.task in ("upscale", "classify") and (names[0][:1], names[1]) != (["input"], ["output"]):
+        raise ModelError(f"{path}: maps {names[0]} to {names[1]}, but it must map 'input' to 'output': export it again")
+    kinds = [value.type.tensor_type.elem_type for value in (graph.input[0], graph.output[0])]
     if kinds[0] not in _IO or kinds[0] != kinds[1]:
-        raise ModelError(f"{path}: input and output must both be float32 or float16: export it anew")
-    batch, _, height, width = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
-    return max(batch, 1), (height, width) if height and width else None, _IO[kinds[0]]
+        raise ModelError(f"{path}: input and output must both be float32 or float16: export it again")
+    shapes: dict[str, tuple[int | str, ...]] = {}
+    for value in graph.input:
+        shapes[value.name] = tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
+        unknown = [axis for axis in shapes[value.name] if isinstance(axis, str) and axis not in ("height", "width")]
+        if unknown:
+            raise ModelError(f"{path}: the input {value.name!r} has the open side {unknown[0]!r}: export it again")
+    return shapes, _IO[kinds[0]]
+
+
+def _open(inputs: Mapping[str, tuple[int | str, ...]]) -> bool:
+    return any(isinstance(axis, str) for shape in inputs.values() for axis in shape)
+
+
+def _sides(inputs: Mapping[str, tuple[int | str, ...]]) -> Side | None:
+    """Return (H, W) of the first input that is an image."""
+    images = [shape for shape in inputs.values() if len(shape) == 4]
+    return (int(images[0][2]), int(images[0][3])) if images else None
 
 
 def _dim(path: Path, model: ModelProto) -> int:
-    """Return the channels that the first convolution makes."""
+    """Return the channels that the first convolution makes, or the first matmul with a constant where there is none."""
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
-    for node in model.graph.node:
-        if node.op_type != "Conv":
-            continue
-        name = node.input[1]
-        while name not in initializers and name in producers and producers[name].input:
-            name = producers[name].input[0]  # a cast or a dequantisation
-        if name in initializers:
-            return int(initializers[name].dims[0])
-    raise ModelError(f"{path}: has no convolution, so it is no network of flashrib's: export it anew")
+    for op_type, axis in (("Conv", 0), ("MatMul", -1)):
+        for node in model.graph.node:
+            if node.op_type != op_type:
+                continue
+            name = node.input[1]
+            while name not in initializers and name in producers and producers[name].input:
+                name = producers[name].input[0]  # a cast or a dequantisation
+            if name in initializers:
+                return int(initializers[name].dims[axis])
+    raise ModelError(f"{path}: has no convolution or matmul, so it is no network of flashrib's: export it again")

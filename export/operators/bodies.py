@@ -42,6 +42,9 @@ def with_body(model: ModelProto, body: str | Mapping[str, str]) -> ModelProto:
     for row in rows:
         for domain, version in row.bodies[names[row.op_type]].opsets.items() if names[row.op_type] != NONE else ():
             opsets[domain] = max(version, opsets.get(domain, 0))
+    for node in result.graph.node:
+        if node.domain == DOMAIN:
+            node.ClearField("overload")
     del result.functions[:]
     for function in (auxiliary for row in rows for auxiliary in row.auxiliary):
         _write(result, function.op_type, function.functions, {"": opsets[""]})
@@ -98,8 +101,6 @@ def without_functions(model: ModelProto, op_types: Iterable[str]) -> None:
 def _write(model: ModelProto, op_type: str, functions: Functions, opsets: Mapping[str, int]) -> None:
     """Give the model the functions that its nodes of a type call; none where it has no such nodes."""
     nodes = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, op_type)]
-    for node in nodes:
-        node.ClearField("overload")
     for function in functions(Place(model, nodes, opsets)) if nodes else ():
         model.functions.append(
             function if isinstance(function, FunctionProto) else onnx.parser.parse_function(function)
