@@ -3,7 +3,6 @@
 The package runs without tracing and without the code of the network: `flashrib.runtime.sessions.aoti`.
 """
 
-import dataclasses
 import hashlib
 import tempfile
 import time
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from flashrib.export.describe import describe_network
+from flashrib.export.package.options import USUAL_SIDE, PackageOptions
 from flashrib.export.package.run import run_alone
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
@@ -28,35 +28,8 @@ from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions.torch_gpu.session import torch_dtype
 from flashrib.runtime.sessions.torch_plain import full_float32, load_trained, one_line_errors
 
-USUAL_SIDE = 768
-"""Pixels of a side by default: whole windows of all presets; of 768x768, 640x640 are no halo."""
-
-TARGETS = ("current", "cpu")
-
 DIFFERENCES = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
 """Largest relative difference (RMS) between a package and the network it was compiled from: only the order of sums is another."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PackageOptions:
-    """Properties of a package.
-
-    Attributes:
-        precision: "fp32", "fp16" or "bf16".
-        size: (H, W) of the input in pixels; None: `USUAL_SIDE`, in whole windows.
-        target: "current", the GPU of this machine, or "cpu".
-    """
-
-    precision: str = "fp16"
-    size: Side | None = None
-    target: str = "current"
-
-    def __post_init__(self) -> None:
-        torch_dtype(self.precision)
-        if self.target not in TARGETS:
-            raise UsageError(f"target {self.target!r} is not one of {', '.join(TARGETS)}")
-        if self.target == "cpu" and self.precision != "fp32":
-            raise UsageError(f"--precision {self.precision}: a package for the CPU computes in fp32")
 
 
 def build_package(

@@ -6,10 +6,10 @@ An engine is machine code that TensorRT loads without looking twice, so nothing 
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.artifacts.manifest import manifest_text, read_manifest_file, read_proven
+from flashrib.runtime.artifacts.manifest import Manifest, read_manifest_file, read_proven
 from flashrib.runtime.errors import SessionError
 from flashrib.runtime.nvidia.cuda import Gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, version_numbers
@@ -22,7 +22,7 @@ RTX_PORTABLE = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 
 
 @dataclasses.dataclass(frozen=True)
-class EngineManifest:
+class EngineManifest(Manifest):
     """What an engine says about itself.
 
     Attributes:
@@ -41,6 +41,8 @@ class EngineManifest:
         engine_sha256: hash of the engine file.
         model: what the ONNX file said about itself.
     """
+
+    FORMAT: ClassVar[int] = FORMAT
 
     flavour: str
     version: str
@@ -75,10 +77,6 @@ class EngineManifest:
             io="fp16" if self.io == "float16" else "fp32",
             precision=self.precision,
         )
-
-    def to_json(self) -> str:
-        """Return the text of the manifest file."""
-        return manifest_text(self, FORMAT, self.model)
 
 
 def read_manifest(engine: str | os.PathLike[str]) -> EngineManifest:

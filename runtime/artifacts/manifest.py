@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError
@@ -54,10 +54,20 @@ def read_manifest_file(
         raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the {kind} anew") from error
 
 
-def manifest_text(manifest: Any, version: int, model: ModelInfo) -> str:
-    """Return the text of the file that `read_manifest_file` reads: the fields of the dataclass `manifest`, which has this `model`."""
-    values = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
-    return json.dumps({"format": version, **values, "model": model.to_json()}, indent=2) + "\n"
+class Manifest:
+    """What manifests, dataclasses with a field `model`, have in common."""
+
+    FORMAT: ClassVar[int]
+    model: ModelInfo
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields in JSON's types."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # of a class below, which is a dataclass
+        return {field.name: getattr(self, field.name) for field in fields} | {"model": self.model.to_json()}
+
+    def to_json(self) -> str:
+        """Return the text of the manifest file."""
+        return json.dumps({"format": self.FORMAT, **self.to_dict()}, indent=2) + "\n"
 
 
 def read_proven(artifact: str | os.PathLike[str], kind: str, sha256: str) -> bytes:

@@ -6,18 +6,18 @@ for. `flashrib.export.package.build` writes manifests; everything here runs with
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.artifacts.manifest import manifest_text, read_manifest_file, read_proven
+from flashrib.runtime.artifacts.manifest import Manifest, read_manifest_file, read_proven
 from flashrib.runtime.errors import SessionError
 
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class PackageManifest:
+class PackageManifest(Manifest):
     """What a package says about itself.
 
     Attributes:
@@ -30,6 +30,8 @@ class PackageManifest:
         package_sha256: hash of the package.
         model: what it was made from, as an ONNX file says it; `precision` is what it computes in.
     """
+
+    FORMAT: ClassVar[int] = FORMAT
 
     flavour: str
     torch: str
@@ -44,10 +46,6 @@ class PackageManifest:
     def info(self) -> ModelInfo:
         """What the package is as a model: what it was made from, in the size that it was built for."""
         return dataclasses.replace(self.model, fixed_size=self.size)
-
-    def to_json(self) -> str:
-        """Return the text of the manifest file."""
-        return manifest_text(self, FORMAT, self.model)
 
 
 def read_package_manifest(package: str | os.PathLike[str]) -> PackageManifest:

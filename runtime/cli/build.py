@@ -1,18 +1,14 @@
 """The command `flashrib build`."""
 
 import argparse
-import dataclasses
-import importlib
-import time
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.artifacts.engine import EngineManifest
-from flashrib.runtime.cli.build_package import add_package_options, check_no_package_options, run_build_package
-from flashrib.runtime.cli.options import tile_sides, whole_number
-from flashrib.runtime.cli.output import BuildBar, print_json, print_table
-from flashrib.runtime.errors import MissingPackageError
-from flashrib.runtime.nvidia.flavours import FLAVOURS
+from flashrib.export.engine.options import ATTENTION
+from flashrib.export.package.options import PRECISIONS
+from flashrib.runtime.cli.builders import BUILDERS, check_options
+from flashrib.runtime.cli.options import add_checkpoint_options, tile_sides, whole_number
+from flashrib.runtime.cli.output import print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--flavour",
-        choices=(*FLAVOURS, "aoti"),
+        choices=tuple(BUILDERS),
         required=True,
-        help="rtx: TensorRT-RTX, for GeForce and RTX cards, needs no GPU; tensorrt: TensorRT, on the GPU that it is for;"
-        " aoti: PyTorch's AOTInductor, on the GPU that it is for",
+        help="; ".join(f"{name}: {row.help}" for name, row in BUILDERS.items()),
     )
     parser.add_argument(
         "--target",
@@ -56,12 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version-compatible", action="store_true", help="let later versions of TensorRT load it (tensorrt alone)"
     )
-    add_package_options(parser)
+    group = parser.add_argument_group("packages of AOTInductor (aoti alone)")
+    group.add_argument("--precision", choices=PRECISIONS, help="what it computes in; default: fp16")
+    add_checkpoint_options(group)
     parser.add_argument(
         "--attention",
-        choices=("native", "plugin"),
-        default="native",
-        help="native: TensorRT's own fused attention; plugin: flashrib's kernel, compiled into the engine (tensorrt alone, not 10.14)",
+        choices=ATTENTION,
+        help="native (default): TensorRT's own fused attention; plugin: flashrib's kernel, in the engine (tensorrt alone, not 10.14)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document: the manifest")
 
@@ -84,52 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib build sst_fp16.onnx -o sst.engine --flavour tensorrt --attention plugin
       flashrib build sst.safetensors -o sst.pt2 --flavour aoti --opt 1024x1024
     """
-    if arguments.flavour == "aoti":
-        return run_build_package(arguments)
-    check_no_package_options(arguments)
-    try:
-        importlib.import_module("onnx")
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("onnx", "building an engine", "export") from error
-    from flashrib.export.engine.build import build_engine
-    from flashrib.export.engine.options import EngineOptions
-
-    options = EngineOptions(
-        arguments.flavour,
-        arguments.target,
-        arguments.min,
-        arguments.opt,
-        arguments.max,
-        arguments.workspace,
-        arguments.version_compatible,
-        arguments.attention,
-    )
-    started = time.perf_counter()
-    with BuildBar() as bar:
-        manifest, cached = build_engine(
-            arguments.model, arguments.output, options, timing_cache=arguments.timing_cache, progress=bar.report
-        )
-    seconds = round(time.perf_counter() - started, 1)
+    builder = BUILDERS[arguments.flavour]
+    check_options(builder, arguments)
+    built = builder.build(arguments)
     if arguments.json:
-        about = {"engine": str(arguments.output), "cached": cached, "seconds": seconds, **dataclasses.asdict(manifest)}
-        print_json(about)
+        print_json(built.document)
     else:
-        print_table(_rows(arguments.output, manifest, cached, seconds))
+        print_table(built.rows)
     return 0
-
-
-def _rows(output: Path, manifest: EngineManifest, cached: bool, seconds: float) -> list[tuple[str, str]]:
-    smallest, usual, largest = (f"{height}x{width}" for height, width in manifest.shapes)
-    made = f"from the cache, built in {manifest.build_seconds:.1f} s" if cached else f"in {seconds:.1f} s"
-    return [
-        ("engine", f"{output}, {made}"),
-        ("built by", f"{FLAVOURS[manifest.flavour].product} {manifest.version}"),
-        ("runs on", ", ".join(manifest.targets) or "every GPU that it supports by default"),
-        ("sizes", usual if manifest.fixed_size else f"{smallest} to {largest}, best at {usual}"),
-        ("precision", manifest.precision),
-        ("scratch memory", f"{manifest.scratch_bytes / 1e6:.0f} MB: attention is fused in every layer"),
-        ("not run yet", f"on the GPU: flashrib verify REFERENCE {output}"),
-    ]
 
 
 def _targets(text: str) -> tuple[str, ...]:

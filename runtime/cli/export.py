@@ -1,21 +1,30 @@
 """The command `flashrib export`."""
 
 import argparse
+import importlib
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flashrib.export.operators.table import body_names
+from flashrib.export.options import IO, OPSETS, PRECISIONS, ExportOptions
 from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
-from flashrib.runtime.cli.options import whole_number
+from flashrib.runtime.cli.options import add_checkpoint_options, whole_number
 from flashrib.runtime.cli.output import print_json, print_line
-from flashrib.runtime.errors import CheckpointError, MissingPackageError, UsageError
-from flashrib.runtime.sessions.torch_plain import require_torch
+from flashrib.runtime.errors import MissingPackageError, UsageError
+from flashrib.runtime.sessions.torch_plain import load_trained, require_torch
+
+if TYPE_CHECKING:
+    from flashrib.export.to_file import ExportReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    defaults = ExportOptions()
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
@@ -26,40 +35,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.onnx", type=Path, required=True, help="the file to write")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
-    )
-    group.add_argument(
-        "--scale",
-        metavar="N",
-        type=whole_number(1),
-        help="magnification of a checkpoint that does not say it itself; for any other a check",
-    )
+    add_checkpoint_options(group)
     group = parser.add_argument_group("file")
     group.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "bf16"),
-        default="fp32",
+        choices=PRECISIONS,
+        default=defaults.precision,
         help="what the file computes in (default: %(default)s)",
     )
-    group.add_argument(
-        "--io", choices=("fp32", "fp16"), default="fp32", help="type of input and output (default: %(default)s)"
-    )
+    group.add_argument("--io", choices=IO, default=defaults.io, help="type of input and output (default: %(default)s)")
     size = group.add_mutually_exclusive_group()
     size.add_argument("--tile", metavar="HxW", type=_tile, help="fix the input to this height and width in pixels")
     size.add_argument("--dynamic", action="store_true", help="leave height and width open; this is the default")
     group.add_argument(
-        "--batch", metavar="N", type=whole_number(1, 1024), default=1, help="pictures per run (default: %(default)s)"
+        "--batch",
+        metavar="N",
+        type=whole_number(1, 1024),
+        default=defaults.batch,
+        help="pictures per run (default: %(default)s)",
     )
     group.add_argument(
         "--opset",
         type=int,
-        choices=(18, 20, 23),
+        choices=OPSETS,
         help="ONNX opset; default: 20, and 23 where the precision or the form of attention needs it",
     )
     group.add_argument(
         "--attention",
-        choices=("onnxruntime", "standard", "attention", "padded"),
+        choices=body_names(),
         help="body of the attention operator: for ONNX Runtime (default), in standard operators for every runtime, as"
         " ONNX's Attention (default of bf16), or as TensorRT before 10.14 wants it",
     )
@@ -80,15 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib export weights.safetensors -o 2x_fp16.onnx --precision fp16 --io fp16
       flashrib export weights.pth --arch sst-plus -o tile.onnx --tile 192x192 --batch 4
     """
-    require_torch("exporting", extra="export")
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(error.name or "onnx", "exporting", "export") from error
-    from flashrib.export.options import ExportOptions
+    _require_packages()
     from flashrib.export.to_file import export_file
-    from flashrib.model.checkpoint import describe_checkpoint, load_model, sha256_of
 
     options = ExportOptions(
         precision=arguments.precision,
@@ -100,23 +96,40 @@ def run(arguments: argparse.Namespace) -> int:
         clamp=arguments.clamp,
     )
     path = arguments.checkpoint or default_weights()
-    if (kind := recognise_file(path)) != CHECKPOINT:
-        raise UsageError(f"{path}: is {kind.called} already; export takes a checkpoint (.pth, .safetensors)")
-    trained = describe_checkpoint(path, arguments.arch)["scale"]
-    if arguments.scale is not None and trained not in (None, arguments.scale):
-        raise CheckpointError(
-            f"{path}: trained for x{trained}, so it cannot upscale x{arguments.scale}: leave --scale out"
-        )
-    if arguments.output.resolve() == path.resolve():
-        raise UsageError(f"{path}: is the checkpoint itself; -o must name another file")
-    if not arguments.output.parent.is_dir():
-        raise UsageError(f"{arguments.output}: there is no folder {arguments.output.parent}: make it first")
-    network = load_model(path, arguments.arch, arguments.scale)
+    _check_files(path, arguments.output)
+    network = load_trained(path, arguments.arch, arguments.scale)
     report = export_file(network, arguments.output, options, sha256_of(path))
     if arguments.json:
         about = describe_onnx(arguments.output).to_json()
         print_json({"file": str(arguments.output), **about, **report.to_dict()})
-        return 0
+    else:
+        _print_report(report)
+        print_line(str(arguments.output))
+    return 0
+
+
+def _require_packages() -> None:
+    """Raise MissingPackageError where a package of the extra is missing."""
+    require_torch("exporting", extra="export")
+    for package in ("onnx", "onnxscript"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise MissingPackageError(error.name or package, "exporting", "export") from error
+
+
+def _check_files(checkpoint: Path, output: Path) -> None:
+    """Refuse files that cannot be what they are named for, before anything is computed."""
+    if (kind := recognise_file(checkpoint)) != CHECKPOINT:
+        raise UsageError(f"{checkpoint}: is {kind.called} already; export takes a checkpoint (.pth, .safetensors)")
+    if output.resolve() == checkpoint.resolve():
+        raise UsageError(f"{checkpoint}: is the checkpoint itself; -o must name another file")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {output.parent}: make it first")
+
+
+def _print_report(report: "ExportReport") -> None:
+    """Print to standard error what the file is and how it was checked."""
     sizes = report.sizes
     print(
         f"nodes: {sizes['nodes_traced']} traced, {sizes['nodes']} in the file; size:"
@@ -130,8 +143,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"checked {how} at {height}x{width}: max. abs. error {check.max_abs:.1e}, RMS ratio {check.rms_ratio:.1e}",
             file=sys.stderr,
         )
-    print_line(str(arguments.output))
-    return 0
 
 
 def _tile(text: str) -> tuple[int, int]:

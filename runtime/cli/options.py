@@ -12,7 +12,7 @@ from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what decides over the model and the session."""
+    """Add what decides the model and the session."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -21,15 +21,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="an ONNX file, an engine or a package made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled"
         " sst-light x2",
     )
-    group.add_argument(
-        "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
-    )
-    group.add_argument(
-        "--scale",
-        metavar="N",
-        type=whole_number(1),
-        help="magnification of a checkpoint that does not say it itself; for any other model a check",
-    )
+    add_checkpoint_options(group, "; for any other model a check")
     group.add_argument(
         "--session",
         choices=session_names(),
@@ -56,8 +48,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint_options(parser: argparse._ActionsContainer, otherwise: str = "") -> None:
+    """Add what a checkpoint may not say itself; `otherwise` says what --scale does for other files."""
+    parser.add_argument(
+        "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
+    )
+    parser.add_argument(
+        "--scale",
+        metavar="N",
+        type=whole_number(1),
+        help=f"magnification of a checkpoint that does not say it itself{otherwise}",
+    )
+
+
 def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_TILE}") -> None:
-    """Add what decides over the tiles; `default` says what happens without --tile."""
+    """Add what decides the tiles; `default` says what happens without --tile."""
     group = parser.add_argument_group("tiles")
     group.add_argument(
         "--tile",

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.cli.options import whole_number
+from flashrib.runtime.cli.options import add_checkpoint_options, whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import FlashribError, MissingPackageError, UsageError
 from flashrib.runtime.quality.parity import Artifact, Parity, psnr_drop, verify
@@ -43,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="name the first layer that diverges, for every artifact that fails; needs the extra [export]",
     )
-    parser.add_argument("--arch", metavar="NAME", help="architecture of checkpoints that do not say it themselves")
-    parser.add_argument(
-        "--scale", metavar="N", type=whole_number(1), help="magnification of checkpoints that do not say it themselves"
-    )
+    add_checkpoint_options(parser)
     parser.add_argument("--threads", metavar="N", type=whole_number(1), help="threads on the CPU; default: all cores")
 
 

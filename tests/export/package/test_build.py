@@ -13,7 +13,8 @@ import torch
 import torch._inductor
 
 from flashrib.export.package import build as aoti
-from flashrib.export.package.build import PackageOptions, build_package
+from flashrib.export.package.build import build_package
+from flashrib.export.package.options import PackageOptions
 from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.artifacts.package import read_package, read_package_manifest
 from flashrib.runtime.cli import main
@@ -192,11 +193,23 @@ def test_bad_options(values: tuple[Any, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--flavour", "aoti", "--min", "24x24"], "--min: a package takes one size, --opt"),
-        (["--flavour", "aoti", "--version-compatible"], "--version-compatible: a package takes one size"),
-        (["--flavour", "aoti", "--timing-cache", "t"], "--timing-cache: a package takes one size"),
+        (
+            ["--flavour", "aoti", "--min", "24x24"],
+            "--min: --flavour aoti has no such option, it belongs to rtx or tensorrt: leave it out",
+        ),
+        (
+            ["--flavour", "aoti", "--version-compatible"],
+            "--version-compatible: --flavour aoti has no such option, it belongs to tensorrt",
+        ),
+        (
+            ["--flavour", "aoti", "--timing-cache", "t"],
+            "--timing-cache: --flavour aoti has no such option, it belongs to tensorrt",
+        ),
         (["--flavour", "aoti", "--target", "sm80,sm90"], "--target sm80,sm90: a package is for one target"),
-        (["--flavour", "rtx", "--precision", "fp16"], "--precision: belongs to --flavour aoti"),
+        (
+            ["--flavour", "rtx", "--precision", "fp16"],
+            "--precision: --flavour rtx has no such option, it belongs to aoti",
+        ),
     ],
 )
 def test_options_of_the_other_kind(
