@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from flashrib.export.operators.operator import Operator
     from flashrib.export.operators.table import OPERATORS
     from flashrib.export.options import ExportOptions
-    from flashrib.export.package.build import PackageOptions, build_package
+    from flashrib.export.package.build import build_package
+    from flashrib.export.package.options import PackageOptions
     from flashrib.export.save import save_onnx
     from flashrib.export.to_file import export_file
     from flashrib.export.to_onnx import onnx_from_network
@@ -46,7 +47,7 @@ _HOMES = {
     "EngineOptions": "engine.options",
     "ExportOptions": "options",
     "Operator": "operators.operator",
-    "PackageOptions": "package.build",
+    "PackageOptions": "package.options",
     "build_engine": "engine.build",
     "build_package": "package.build",
     "check_file": "check",

@@ -20,6 +20,7 @@ from flashrib.runtime.errors import (
 from flashrib.runtime.quality.metrics import psnr
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, Bound, bound_of
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
+from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions.protocol import Batch, Session
 from flashrib.runtime.sessions.table import SESSIONS, choose_exact_session, open_session
 
@@ -281,9 +282,8 @@ def compare(case: Case, expected: Batch, output: Batch, bound: Bound, scale: int
     if finite:
         error = output.astype(np.float64) - expected
         mean_square = float(np.mean(np.square(error)))
-        level = math.sqrt(float(np.mean(np.square(expected, dtype=np.float64))))
         max_abs = float(np.abs(error).max())
-        ratio = math.sqrt(mean_square) / max(level, LEAST_RMS)
+        ratio = rms_ratio(expected, output, LEAST_RMS)
         between = -10 * math.log10(mean_square) if mean_square else math.inf
         within = _at_most(max_abs, bound.max_abs) and _at_most(ratio, bound.rms_ratio)
     truths = [
