@@ -1,0 +1,129 @@
+"""What a batch has done, written beside its results, so that a run that was killed goes on where it stopped.
+
+`.flashrib-journal.jsonl` in the folder of the results: the first line says what decides the results, then each picture has a line when it
+begins and one when it is whole. A result that was begun and is not whole is ours and is made again; one that is whole and whose picture
+has not changed is not made again; any other file of its name is somebody else's and stays.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from flashrib.runtime.artifacts.lock import locked
+from flashrib.runtime.errors import FlashribError
+
+NAME = ".flashrib-journal{}.jsonl"
+
+
+class Journal:
+    """The journal of one folder; its methods may be called by any thread. `opened` opens one."""
+
+    def __init__(self, file: IO[str], begun: set[str], done: dict[str, dict[str, Any]]) -> None:
+        self._file, self._begun, self._done = file, begun, done
+        self._lock = threading.Lock()
+
+    def is_done(self, source: Path, target: Path) -> bool:
+        """Say whether an earlier run, or this one, made the result from the picture as it is now."""
+        entry = self._done.get(_key(target))
+        return entry is not None and target.is_file() and entry["source"] == _state(source)
+
+    def is_ours(self, target: Path) -> bool:
+        """Say whether the result of this name was begun by an earlier run, so that it may be replaced."""
+        return _key(target) in self._begun
+
+    def begin(self, target: Path) -> None:
+        """Write down that the result is about to be made; it must not exist, or be ours."""
+        self._begun.add(_key(target))
+        self._write({"begun": _key(target)})
+
+    def finish(self, source: Path, target: Path) -> None:
+        """Write down that the result is whole."""
+        entry = {"done": _key(target), "source": _state(source)}
+        self._done[_key(target)] = entry
+        self._write(entry)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with self._lock:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()  # a killed process loses nothing that the operating system has
+
+
+@contextlib.contextmanager
+def opened(folder: Path, identity: dict[str, Any], part: str = "") -> Iterator[Journal]:
+    """Open the journal of a folder for one process.
+
+    Args:
+        folder: of the results; it exists.
+        identity: whatever decides what the results hold, in JSON's types: model, tile, quality. A journal of another identity is
+            begun again, and its results count as somebody else's.
+        part: distinguishes processes that share the folder, "-2of4".
+
+    Raises:
+        FlashribError: another process writes the same part, or the journal cannot be written.
+    """
+    path = folder / NAME.format(part)
+    head = json.dumps({"flashrib": 1, **identity}, sort_keys=True)
+    with locked(path.with_suffix(".lock"), f"{folder}{f' (part {part[1:]})' if part else ''}"):
+        try:
+            lines = path.read_text("utf-8").splitlines() if path.exists() else []
+            if not lines or lines[0] != head:
+                path.write_text(head + "\n", "utf-8")
+                lines = [head]
+            begun, done = _entries(lines[1:])
+            with path.open("a", encoding="utf-8") as file:
+                yield Journal(file, begun, done)
+        except OSError as error:
+            raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def shard(sources: list[Path], number: int, of: int) -> list[bool]:
+    """Say which pictures are those of one machine out of several.
+
+    Args:
+        sources: the pictures of all machines.
+        number: of this machine, 1..of.
+        of: machines.
+
+    Returns:
+        True at each picture of this machine. It is decided by the name alone, so that machines agree even if they see the folder at
+        different times; the shares are equal within what chance allows.
+    """
+
+    def place(source: Path) -> int:
+        return int.from_bytes(hashlib.sha256(source.name.encode("utf-8", "surrogateescape")).digest()[:8], "big") % of
+
+    return [place(source) == number - 1 for source in sources]
+
+
+def _entries(lines: list[str]) -> tuple[set[str], dict[str, dict[str, Any]]]:
+    """Read the entries; the last line may have been cut off when the process was killed."""
+    begun: set[str] = set()
+    done: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("begun"), str):
+            begun.add(entry["begun"])
+        if isinstance(entry, dict) and isinstance(entry.get("done"), str) and isinstance(entry.get("source"), list):
+            done[entry["done"]] = entry
+    return begun, done
+
+
+def _key(target: Path) -> str:
+    return os.path.abspath(target)
+
+
+def _state(source: Path) -> list[Any]:
+    """What tells a picture from a changed one of the same name."""
+    stat = source.stat()
+    return [os.path.abspath(source), stat.st_size, stat.st_mtime_ns]
