@@ -78,6 +78,25 @@ def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_
     )
 
 
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add what sends tiles to other machines."""
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        nargs="?",
+        const="auto",
+        help="run the tiles on a Ray cluster: HOST:PORT, the one that this machine belongs to (auto, if no address is given), or"
+        " one on this machine (local)",
+    )
+    group.add_argument(
+        "--cluster-workers",
+        metavar="N",
+        type=whole_number(1),
+        help="processes of the cluster; default: one for each GPU with --device cuda, otherwise one for each machine",
+    )
+
+
 def open_chosen(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
     """Open the session that the options ask for; returns it, its model file and its kind. Errors as `SessionSpec.open`."""
     path, kind = choose_session(arguments.model, arguments.session)
@@ -91,6 +110,10 @@ def open_chosen(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
         arguments.cuda_graph,
         arguments.precision,
     )
+    if (address := getattr(arguments, "cluster", None)) is not None:
+        from flashrib.runtime.sessions.cluster import ClusterOptions, ClusterSession
+
+        return ClusterSession(spec, ClusterOptions(address, arguments.cluster_workers)), path, kind
     return spec.open(), path, kind
 
 

@@ -5,7 +5,13 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen, whole_number
+from flashrib.runtime.cli.options import (
+    add_cluster_options,
+    add_model_options,
+    add_tile_options,
+    open_chosen,
+    whole_number,
+)
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import FlashribError
 from flashrib.runtime.jobs.plan import Job, plan_jobs
@@ -35,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document about all pictures")
     add_model_options(parser)
     add_tile_options(parser)
+    add_cluster_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from flashrib.runtime.artifacts.files import sha256_of
-from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen, whole_number
+from flashrib.runtime.cli.options import (
+    add_cluster_options,
+    add_model_options,
+    add_tile_options,
+    open_chosen,
+    whole_number,
+)
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.video import VideoOptions, VideoReport, upscale_video
@@ -52,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_tile_options(parser)
+    add_cluster_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
