@@ -17,6 +17,8 @@ from flashrib.model.attention.window.symbolic import window_attention_symbolic
 from flashrib.model.config import Window
 from flashrib.runtime.errors import UsageError
 
+HAS_TRITON, HAS_FLASH_ATTN = (importlib.util.find_spec(name) is not None for name in ("triton", "flash_attn"))
+
 
 class Form(Protocol):
     """Signature of every form of the operator."""
@@ -45,11 +47,11 @@ def automatic_form(qkv: Tensor) -> str:
     """Form that `window_attention` takes for a map: the fastest that its device, its dtype and what is installed allow."""
     if torch.onnx.is_in_onnx_export():
         return "symbolic"
-    if not qkv.is_cuda or qkv.dtype == torch.float64 or (torch.is_grad_enabled() and qkv.requires_grad):
-        return "sdpa"  # also for training: the kernel's backward pass would repeat the forward pass
-    if importlib.util.find_spec("triton"):
+    if not qkv.is_cuda or qkv.dtype == torch.float64:
+        return "sdpa"
+    if HAS_TRITON:
         return "triton"
-    if qkv.dtype != torch.float32 and importlib.util.find_spec("flash_attn"):
+    if qkv.dtype != torch.float32 and HAS_FLASH_ATTN:
         return "flash"
     return "sdpa"
 

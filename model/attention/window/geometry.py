@@ -63,3 +63,29 @@ def merge(x: Tensor, window: Window, shift: Window, size: tuple[int, int]) -> Te
     if shift[1]:
         x = x.roll(shift[1], dims=2)
     return x[:, :height, :width]
+
+
+def fold_reflection(x: Tensor, length: int, dim: int) -> Tensor:
+    """Adjoint of the completion by reflection: what was mirrored is added to the pixel that it came from.
+
+    Args:
+        x: a map whose dimension `dim` is complete.
+        length: of that dimension before it was completed.
+        dim: the dimension.
+
+    Returns:
+        The map with `length` positions along `dim`.
+    """
+    if length == 1:
+        return x.sum(dim, keepdim=True)
+    out = x.narrow(dim, 0, length).clone()
+    start, descending = length, True
+    while start < x.shape[dim]:  # stretches of length - 1 positions, backwards and forwards in turn
+        size = min(length - 1, x.shape[dim] - start)
+        stretch = x.narrow(dim, start, size)
+        if descending:
+            out.narrow(dim, length - 1 - size, size).add_(stretch.flip(dim))
+        else:
+            out.narrow(dim, 1, size).add_(stretch)
+        start, descending = start + size, not descending
+    return out

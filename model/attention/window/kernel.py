@@ -113,7 +113,7 @@ def _values(
 
 @triton.jit(do_not_specialize=["H", "W"])  # or every other size of a picture would be compiled anew
 def window_attention_kernel(
-    qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, H, W, out,
+    qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, H, W, out, lse,
     HEADS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr,
     SHIFT_H: tl.constexpr, SHIFT_W: tl.constexpr, DP: tl.constexpr, RP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     STAGES: tl.constexpr, TINY: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
@@ -127,6 +127,7 @@ def window_attention_kernel(
         qkv_bias: None, or (3*HEADS*D), float32, what q and v lack; that of k changes no result and is not read.
         gate_bias: None, or (HEADS*D), float32, what the gate lacks.
         out: (B, H, W, HEADS*D).
+        lse: None, or (B, HEADS, H, W), float32: gets log2 of the sum of 2^(logit * log2(e)), for the backward pass.
         DP, RP: powers of two >= 16 that D and R are completed to.
         BM, BN: queries and keys of a block, powers of two >= 16.
         STAGES: blocks of keys in flight.
@@ -216,6 +217,8 @@ def window_attention_kernel(
             total = total * decay + tl.sum(p, 1)
             acc = tl.dot(p.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
             highest = higher
+        if lse is not None:
+            reference = highest
 
     acc *= (1.0 / total)[:, None]
     if qkv_bias is not None:
@@ -232,3 +235,6 @@ def window_attention_kernel(
         root = tl.rsqrt(1.0 + tl.exp2(-logit * LOG2E))  # the root of the sigmoid: cheaper than a division
         acc *= root * root
     tl.store(out + start + results, acc.to(out.dtype.element_ty), mask=inside)
+    if lse is not None:
+        place_lse = image * HEADS + head * (H * W) + _pixels(y, x, place, SHIFT_H, SHIFT_W, TINY)
+        tl.store(lse + place_lse, reference + tl.log2(total), mask=real)

@@ -1,41 +1,56 @@
-"""`window_attention` on a CUDA GPU through the fused Triton kernel, as an operator of PyTorch.
+"""`window_attention` on a CUDA GPU through the fused Triton kernels, as operators of PyTorch.
 
 Registered as `flashrib::window_attention`, so that `torch.compile` and AOTInductor see through it: they compile the kernel into what
-they make. Differentiable: the backward pass recomputes the layer through PyTorch's fused attention, which has one.
+they make. Where gradients are wanted, `flashrib::window_attention_with_lse` keeps the logarithm of the sums of the weights as well, and
+`flashrib::window_attention_backward` makes the gradients from it, in `backward.py`.
 """
 
-import functools
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.library import triton_op, wrap_triton
 
-from flashrib.model.attention.window.geometry import padded_length
+from flashrib.model.attention.window.backward import window_attention_backward
 from flashrib.model.attention.window.kernel import window_attention_kernel
-from flashrib.model.attention.window.sdpa import window_attention_sdpa
-from flashrib.model.attention.window.tuning import Blocks, blocks_for, power_of_two, programs
+from flashrib.model.attention.window.launch import capability, configured, constants, number_of_windows
+from flashrib.model.attention.window.tuning import blocks_for, programs
 from flashrib.model.config import Window
 
 
-@functools.cache
-def _kernel(blocks: Blocks) -> Any:
-    """The kernel with its block sizes; as the only configuration of an autotuned kernel, since that carries the limit of registers."""
-    config = triton.Config(
-        {"BM": blocks.queries, "BN": blocks.keys, "STAGES": blocks.stages},
-        num_warps=blocks.warps,
-        maxnreg=blocks.registers,
+def _forward(
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    gate: Tensor | None,
+    qkv_bias: Tensor | None,
+    gate_bias: Tensor | None,
+    window: list[int],
+    heads: int,
+    shift: list[int],
+    lse: Tensor | None,
+) -> Tensor:
+    batch, height, width, channels = qkv.shape
+    fixed = constants(qkv, pos_q, pos_k, window, heads, shift)
+    tokens = window[0] * window[1]
+    blocks = blocks_for(capability(qkv.device), fixed["D"], fixed["R"], tokens, qkv.element_size())
+    out = qkv.new_empty(batch, height, width, channels // 3)
+    grid = (programs(number_of_windows(qkv, window), heads, tokens, blocks),)
+    wrap_triton(configured(window_attention_kernel, blocks))[grid](
+        qkv.contiguous(),
+        pos_q.to(qkv.dtype).contiguous(),
+        pos_k.to(qkv.dtype).contiguous(),
+        None if gate is None else gate.contiguous(),
+        None if qkv_bias is None else qkv_bias.float(),
+        None if gate_bias is None else gate_bias.float(),
+        height,
+        width,
+        out,
+        lse,
+        **fixed,
     )
-    return triton.autotune([config], key=[])(window_attention_kernel)
-
-
-def _capability(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 90  # Triton's interpreter on the CPU: any blocks will do
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return out
 
 
 @triton_op("flashrib::window_attention", mutates_args={})
@@ -50,65 +65,62 @@ def _window_attention(
     num_heads: int,
     shift: list[int],
 ) -> Tensor:
-    batch, height, width, channels = qkv.shape
-    head_dim, rank = channels // (3 * num_heads), pos_q.shape[-1]
-    (wh, ww), (shift_h, shift_w) = window, shift
-    padded_h, padded_w = padded_length(height, wh), padded_length(width, ww)
-    windows = batch * (padded_h // wh) * (padded_w // ww)
-    blocks = blocks_for(_capability(qkv.device), head_dim, rank, wh * ww, qkv.element_size())
-    tiny = padded_h - 1 > 2 * (height - 1) or padded_w - 1 > 2 * (width - 1)
-    out = qkv.new_empty(batch, height, width, channels // 3)
-    wrap_triton(_kernel(blocks))[(programs(windows, num_heads, wh * ww, blocks),)](
-        qkv.contiguous(),
-        pos_q.to(qkv.dtype).contiguous(),
-        pos_k.to(qkv.dtype).contiguous(),
-        None if gate is None else gate.contiguous(),
-        None if qkv_bias is None else qkv_bias.float(),
-        None if gate_bias is None else gate_bias.float(),
-        height,
-        width,
-        out,
-        HEADS=num_heads,
-        D=head_dim,
-        R=rank,
-        WH=wh,
-        WW=ww,
-        SHIFT_H=shift_h,
-        SHIFT_W=shift_w,
-        DP=power_of_two(head_dim),
-        RP=power_of_two(rank),
-        TINY=tiny,
-        SHARED=pos_k.shape[0] != num_heads,
-        PRECISION="tf32x3",
-    )
-    return out
+    return _forward(qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, window, num_heads, shift, None)
 
 
-def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+@triton_op("flashrib::window_attention_with_lse", mutates_args={})
+def _window_attention_with_lse(
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    gate: Tensor | None,
+    qkv_bias: Tensor | None,
+    gate_bias: Tensor | None,
+    window: list[int],
+    num_heads: int,
+    shift: list[int],
+) -> tuple[Tensor, Tensor]:
+    batch, height, width, _ = qkv.shape
+    lse = qkv.new_empty(batch, num_heads, height, width, dtype=torch.float32)
+    return _forward(qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, window, num_heads, shift, lse), lse
+
+
+def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, window, num_heads, shift = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.layer = (tuple(window), num_heads, tuple(shift))  # type: ignore[attr-defined]  # a context takes any attribute
+    ctx.save_for_backward(*output, *tensors)
+    ctx.set_materialize_grads(False)  # nobody wants a gradient of the logarithms
+    ctx.layer = (list(window), num_heads, list(shift))  # type: ignore[attr-defined]  # a context takes any attribute
 
 
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients by recomputation; nothing of the size of the scores is ever stored."""
-    saved: tuple[Tensor | None, ...] = ctx.saved_tensors
-    with torch.enable_grad():
-        inputs = [None if x is None else x.detach().requires_grad_() for x in saved]
-        qkv, pos_q, pos_k, gate, qkv_bias, gate_bias = inputs
-        assert qkv is not None
-        assert pos_q is not None
-        assert pos_k is not None
-        whole = qkv if qkv_bias is None else qkv + qkv_bias.to(qkv.dtype)
-        out = window_attention_sdpa(whole, pos_q, pos_k, *ctx.layer)
-        if gate is not None:
-            out = out * torch.sigmoid(gate if gate_bias is None else gate + gate_bias.to(gate.dtype))
-        wanted = [x for x in inputs if x is not None]
-        found = iter(torch.autograd.grad(out, wanted, gradient, allow_unused=True))  # a gate's bias without a gate
-    return (*(None if x is None else next(found) for x in inputs), None, None, None)
+def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 9
+    out, lse, qkv, pos_q, pos_k, gate, qkv_bias, gate_bias = ctx.saved_tensors
+    d_qkv, d_pos_q, d_pos_k, d_gate = window_attention_backward(
+        grad, out, lse, qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, *ctx.layer
+    )
+
+    def of_bias(bias: Tensor | None, d_map: Tensor) -> Tensor | None:
+        return None if bias is None else d_map.sum((0, 1, 2), dtype=torch.float32).to(bias.dtype)
+
+    d_bias = of_bias(qkv_bias, d_qkv)
+    if d_bias is not None:  # the bias of k changes no result
+        inner = d_bias.numel() // 3
+        d_bias = torch.cat([d_bias[:inner], torch.zeros_like(d_bias[:inner]), d_bias[2 * inner :]])
+    return (
+        d_qkv,
+        d_pos_q.to(pos_q.dtype),
+        d_pos_k.to(pos_k.dtype),
+        None if gate is None else d_gate,
+        d_bias,
+        None if gate is None else of_bias(gate_bias, d_gate),
+        None,
+        None,
+        None,
+    )
 
 
-torch.library.register_autograd("flashrib::window_attention", _backward, setup_context=_save)
+torch.library.register_autograd("flashrib::window_attention_with_lse", _backward, setup_context=_save)
 
 
 def window_attention_triton(
@@ -125,9 +137,14 @@ def window_attention_triton(
     """See `flashrib.model.attention.window.window_attention`; on a CUDA GPU, or on the CPU through Triton's interpreter.
 
     Products of a library are faster without a bias, so the kernel can add it: `qkv_bias` (3*heads*D) to `qkv`, `gate_bias` (heads*D) to
-    `gate`. The bias of k changes no result and is not read.
+    `gate`. The bias of k changes no result and is not read. Products of float32 are done in three TF32 products each, or in one where
+    PyTorch's own may (`torch.backends.cuda.matmul.fp32_precision`).
     """
-    out: Tensor = torch.ops.flashrib.window_attention(
-        qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, list(window), num_heads, list(shift)
-    )
+    tensors = (qkv, pos_q, pos_k, gate, qkv_bias, gate_bias)
+    layer = (list(window), num_heads, list(shift))
+    out: Tensor
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        out, _ = torch.ops.flashrib.window_attention_with_lse(*tensors, *layer)
+    else:
+        out = torch.ops.flashrib.window_attention(*tensors, *layer)
     return out

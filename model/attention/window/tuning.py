@@ -95,6 +95,40 @@ def blocks_for(capability: int, head_dim: int, rank: int, tokens: int, element_s
     return Blocks(queries, keys, blocks.warps, blocks.stages, blocks.registers)
 
 
+# Backward pass on sm_90, measured on an H100 and an H200 at batch 8, 96 x 96 pixels, bf16: (least tokens, that which owns keys, that
+# which owns queries), heads of 16 channels and wider ones. Other capabilities take the row below, reasoned and not measured.
+_BACKWARD_HOPPER_16: tuple[tuple[int, Blocks, Blocks], ...] = (
+    (0, Blocks(32, 128, 4, 3), Blocks(64, 64, 4, 3, 128)),
+    (1024, Blocks(128, 64, 4, 2), Blocks(64, 64, 4, 3, 128)),
+)
+_BACKWARD_HOPPER_WIDE = ((0, Blocks(128, 64, 4, 3), Blocks(64, 64, 4, 3, 128)),)
+_BACKWARD_OTHERS = (Blocks(64, 64, 4, 2), Blocks(64, 64, 4, 2))
+
+
+def backward_blocks_for(
+    capability: int, head_dim: int, rank: int, tokens: int, element_size: int = 2
+) -> tuple[Blocks, Blocks]:
+    """Blocks of the two kernels of the backward pass: that which owns keys and that which owns queries.
+
+    Arguments as in `blocks_for`.
+    """
+    most = max(power_of_two(tokens), 32)
+    if element_size == 4:
+        owns_keys, owns_queries = Blocks(32, 64, 4, 1), Blocks(64, 32, 4, 1)
+    elif power_of_two(head_dim) + power_of_two(rank) > 64:
+        owns_keys, owns_queries = Blocks(32, 64, 4, 2), Blocks(64, 32, 4, 2)  # wide tiles need the registers
+    elif capability // 10 == 9:
+        rows = _BACKWARD_HOPPER_WIDE if power_of_two(head_dim) > 16 else _BACKWARD_HOPPER_16
+        owns_keys, owns_queries = [row[1:] for row in rows if tokens >= row[0]][-1]
+    else:
+        owns_keys, owns_queries = _BACKWARD_OTHERS
+    smaller = (
+        dataclasses.replace(blocks, queries=min(blocks.queries, most), keys=min(blocks.keys, most))
+        for blocks in (owns_keys, owns_queries)
+    )
+    return next(smaller), next(smaller)
+
+
 def programs(windows: Any, heads: int, tokens: int, blocks: Blocks) -> Any:
     """Number of programs of a launch, its grid in x.
 

@@ -28,7 +28,7 @@ def compile_kernel(layer: Layer, capability: int, blocks: Blocks) -> Kernel:
         window_attention_kernel,
         {"qkv": tensor, "pos_q": tensor, "pos_k": tensor, "H": "i32", "W": "i32", "out": tensor},
         {
-            **dict.fromkeys(("gate", "qkv_bias", "gate_bias")),
+            **dict.fromkeys(("gate", "qkv_bias", "gate_bias", "lse")),
             "HEADS": layer.heads,
             "D": layer.head_dim,
             "R": layer.rank,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.places import ROOT
 
-GROUPS = ["geometry or gate", "not geometry and not gate"]
+GROUPS = ["(geometry or gate) and not gradient", "not geometry and not gate and not gradient", "gradient"]
 
 
 @pytest.mark.slow
