@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from flashrib.model import deploy
+from flashrib.model.attention.window import window_attention
 from flashrib.model.config import Window
 from flashrib.model.gpu.chain import ALIGNED, Affine, Product
 from flashrib.model.gpu.convolution import convolve
@@ -29,13 +30,14 @@ def biasless(layer: nn.Linear) -> Product:
 class WindowAttention(nn.Module):
     """The attention operator with its constants, and the gate's logits if there are any.
 
-    It also adds the biases of the products before it, since the library computes a product faster without one.
+    It also adds the biases of the matmuls before it, since the library multiplies faster without one.
     """
 
     pos_q: Tensor
     pos_k: Tensor
     qkv_bias: Tensor
     gate_bias: Tensor | None
+    form: str | None = None  # as the operator chooses it
 
     def __init__(self, layer: deploy.Attention, dtype: torch.dtype) -> None:
         super().__init__()
@@ -52,19 +54,18 @@ class WindowAttention(nn.Module):
 
     def forward(self, qkv: Tensor, gate: Tensor | None) -> Tensor:
         """qkv (B, H, W, 3*heads*D) and the gate's logits (B, H, W, heads*D), both without their biases -> (B, H, W, heads*D)."""
-        if qkv.is_cuda:
-            from flashrib.model.attention.window.op import window_attention_triton
-
-            return window_attention_triton(
-                qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate, self.qkv_bias, self.gate_bias
-            )
-        from flashrib.model.attention.window import window_attention
-
-        qkv = qkv + self.qkv_bias.to(qkv.dtype)
-        out = window_attention(qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift)
-        if gate is None or self.gate_bias is None:
-            return out
-        return out * torch.sigmoid(gate + self.gate_bias.to(gate.dtype))
+        return window_attention(
+            qkv,
+            self.pos_q,
+            self.pos_k,
+            self.window,
+            self.heads,
+            self.shift,
+            qkv_bias=self.qkv_bias,
+            gate=gate,
+            gate_bias=None if gate is None else self.gate_bias,
+            form=self.form,
+        )
 
 
 class Convolution(nn.Module):

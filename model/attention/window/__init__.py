@@ -1,59 +1,17 @@
 """The one operator that knows windows, `window_attention`, and its forms side by side.
 
-`reference.py` is the definition; `sdpa.py` is the form for every device that PyTorch's fused attention runs on, `fused.py` our kernel
-for CUDA GPUs, `flash.py` the `flash-attn` package. A form is added by a row of `FORMS`; networks never choose one themselves.
+`reference.py` is the definition; `sdpa.py` is the form for every device that PyTorch's fused attention runs on, `op.py` our kernels
+for CUDA GPUs, `flash.py` the `flash-attn` package, `symbolic.py` a node of an ONNX graph. A form is a row of `forms.FORMS`; networks
+never choose one themselves.
 """
 
-import importlib.util
-from typing import Protocol
-
-import torch
 from torch import Tensor
 
-from flashrib.model.attention.window.flash import window_attention_flash
-from flashrib.model.attention.window.reference import window_attention_reference
-from flashrib.model.attention.window.sdpa import window_attention_sdpa
-from flashrib.model.attention.window.symbolic import window_attention_symbolic
+from flashrib.model.attention.window.forms import FORMS, automatic_form, form_named, not_supported_reasons
 from flashrib.model.config import Window
 from flashrib.runtime.errors import UsageError
 
-HAS_TRITON, HAS_FLASH_ATTN = (importlib.util.find_spec(name) is not None for name in ("triton", "flash_attn"))
-
-
-class Form(Protocol):
-    """Signature of every form of the operator."""
-
-    def __call__(
-        self, qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
-    ) -> Tensor: ...
-
-
-def _triton(qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window) -> Tensor:
-    from flashrib.model.attention.window.op import window_attention_triton
-
-    return window_attention_triton(qkv, pos_q, pos_k, window, num_heads, shift)
-
-
-FORMS: dict[str, Form] = {
-    "reference": window_attention_reference,
-    "sdpa": window_attention_sdpa,
-    "symbolic": window_attention_symbolic,
-    "triton": _triton,
-    "flash": window_attention_flash,
-}
-
-
-def automatic_form(qkv: Tensor) -> str:
-    """Form that `window_attention` takes for a map: the fastest that its device, its dtype and what is installed allow."""
-    if torch.onnx.is_in_onnx_export():
-        return "symbolic"
-    if not qkv.is_cuda or qkv.dtype == torch.float64:
-        return "sdpa"
-    if HAS_TRITON:
-        return "triton"
-    if qkv.dtype != torch.float32 and HAS_FLASH_ATTN:
-        return "flash"
-    return "sdpa"
+__all__ = ["FORMS", "automatic_form", "not_supported_reasons", "window_attention"]
 
 
 def window_attention(
@@ -63,13 +21,16 @@ def window_attention(
     window: Window,
     num_heads: int,
     shift: Window = (0, 0),
-    form: str | None = None,
+    *,
+    qkv_bias: Tensor | None = None,
     gate: Tensor | None = None,
+    gate_bias: Tensor | None = None,
+    form: str | None = None,
 ) -> Tensor:
-    """Attention within the windows of a map, with a low-rank position bias.
+    """Attention within the windows of a feature map, with a low-rank position bias.
 
     logits = <q, k> + <pos_q, pos_k>, softmax over the tokens of a window, no further scale: D^-1/2 and R^-1/2 belong into the
-    weights and constants. The map is completed to whole windows by reflection at bottom and right inside the operator.
+    weights and constants. The map is padded to whole windows by reflection at bottom and right inside the operator.
 
     Args:
         qkv: (B, H, W, 3*heads*D), channels last, channel = s*heads*D + head*D + d with s = 0, 1, 2 for q, k, v; any H and W.
@@ -77,9 +38,11 @@ def window_attention(
         pos_k: (heads, N, R), or (1, N, R) where all heads share it.
         window: (Wh, Ww) in pixels.
         num_heads: heads.
-        shift: rows and columns that the completed map is rolled by before it is cut into windows (no mask), and back after.
-        form: a key of `FORMS`; None takes `automatic_form`.
+        shift: rows and columns that the padded map is rolled by before it is cut into windows (no mask), and back after.
+        qkv_bias: (3*heads*D), added to `qkv`; libraries multiply faster without a bias. That of k changes no result and may be left out.
         gate: (B, H, W, heads*D), the result is multiplied by its sigmoid; None leaves it.
+        gate_bias: (heads*D), added to `gate`.
+        form: a key of `FORMS`; None takes `automatic_form`. `not_supported_reasons` says why one is not taken.
 
     Returns:
         (B, H, W, heads*D), same dtype as `qkv`.
@@ -94,12 +57,5 @@ def window_attention(
             f"shapes do not belong together: qkv {tuple(qkv.shape)}, pos_q {tuple(pos_q.shape)}, pos_k {tuple(pos_k.shape)},"
             f" window {window}, {num_heads} heads; expected (B, H, W, 3*heads*D) and twice (heads, {tokens}, R)"
         )
-    form = form or automatic_form(qkv)
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r} of window_attention: choose one of {', '.join(FORMS)}")
-    if form == "triton":  # the only form that can do the gate on the way
-        from flashrib.model.attention.window.op import window_attention_triton
-
-        return window_attention_triton(qkv, pos_q, pos_k, window, num_heads, shift, gate)
-    out = FORMS[form](qkv, pos_q, pos_k, window, num_heads, shift)
-    return out if gate is None else out * torch.sigmoid(gate)
+    function = form_named(form or automatic_form(qkv)).function
+    return function(qkv, pos_q, pos_k, window, num_heads, shift, qkv_bias=qkv_bias, gate=gate, gate_bias=gate_bias)

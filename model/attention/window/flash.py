@@ -7,17 +7,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flashrib.model.attention.window.extras import biased, gated
 from flashrib.model.attention.window.geometry import complete, merge, split_heads
 from flashrib.model.config import Window
 
 
 def window_attention_flash(
-    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    window: Window,
+    num_heads: int,
+    shift: Window,
+    *,
+    qkv_bias: Tensor | None = None,
+    gate: Tensor | None = None,
+    gate_bias: Tensor | None = None,
 ) -> Tensor:
     """See `flashrib.model.attention.window.window_attention`; float16 and bfloat16 only."""
     from flash_attn import flash_attn_func
 
-    q, k, v = split_heads(complete(qkv, window, shift), window, num_heads)  # (B, rows, columns, heads, Wh, Ww, D) each
+    q, k, v = split_heads(
+        complete(biased(qkv, qkv_bias), window, shift), window, num_heads
+    )  # (B, rows, columns, heads, Wh, Ww, D) each
     head_dim, rank = q.shape[-1], pos_q.shape[-1]
 
     def tokens_first(x: Tensor) -> Tensor:  # (windows, N, heads, channels), as the package wants it
@@ -29,4 +41,5 @@ def window_attention_flash(
 
     v = tokens_first(F.pad(v, (0, rank)))
     out: Tensor = flash_attn_func(with_codes(q, pos_q), with_codes(k, pos_k), v, softmax_scale=1.0)
-    return merge(out[..., :head_dim].transpose(1, 2).contiguous(), window, shift, (qkv.shape[1], qkv.shape[2]))
+    merged = merge(out[..., :head_dim].transpose(1, 2).contiguous(), window, shift, (qkv.shape[1], qkv.shape[2]))
+    return gated(merged, gate, gate_bias)

@@ -8,17 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flashrib.model.attention.window.extras import biased, gated
 from flashrib.model.attention.window.geometry import complete, merge, split_heads
 from flashrib.model.config import Window
 
 
 def window_attention_sdpa(
-    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    window: Window,
+    num_heads: int,
+    shift: Window,
+    *,
+    qkv_bias: Tensor | None = None,
+    gate: Tensor | None = None,
+    gate_bias: Tensor | None = None,
 ) -> Tensor:
     """See `flashrib.model.attention.window.window_attention`."""
-    q, k, v = split_heads(
-        complete(qkv, window, shift), window, num_heads
-    )  # views, (B, rows, columns, heads, Wh, Ww, D)
+    maps = complete(biased(qkv, qkv_bias), window, shift)
+    q, k, v = split_heads(maps, window, num_heads)  # views, (B, rows, columns, heads, Wh, Ww, D)
     head_dim, rank = q.shape[-1], pos_q.shape[-1]
 
     def with_codes(x: Tensor, codes: Tensor) -> Tensor:  # (windows, heads, N, D + R), the one copy that is made
@@ -27,4 +36,4 @@ def window_attention_sdpa(
 
     v = F.pad(v, (0, rank)).flatten(0, 2).flatten(2, 3)
     out = F.scaled_dot_product_attention(with_codes(q, pos_q), with_codes(k, pos_k), v, scale=1.0)[..., :head_dim]
-    return merge(out, window, shift, (qkv.shape[1], qkv.shape[2]))
+    return gated(merge(out, window, shift, (qkv.shape[1], qkv.shape[2])), gate, gate_bias)

@@ -7,14 +7,25 @@ model-local functions, are attached by `flashrib.export`.
 import torch.onnx.ops
 from torch import Tensor
 
+from flashrib.model.attention.window.extras import biased, gated
 from flashrib.model.config import Window
 
 
 def window_attention_symbolic(
-    qkv: Tensor, pos_q: Tensor, pos_k: Tensor, window: Window, num_heads: int, shift: Window
+    qkv: Tensor,
+    pos_q: Tensor,
+    pos_k: Tensor,
+    window: Window,
+    num_heads: int,
+    shift: Window,
+    *,
+    qkv_bias: Tensor | None = None,
+    gate: Tensor | None = None,
+    gate_bias: Tensor | None = None,
 ) -> Tensor:
     """See `flashrib.model.attention.window.window_attention`."""
-    return torch.onnx.ops.symbolic(
+    qkv = biased(qkv, qkv_bias)
+    out = torch.onnx.ops.symbolic(
         "flashrib::WindowAttention",
         (qkv, pos_q, pos_k),
         attrs={"window": list(window), "num_heads": num_heads, "shift": list(shift)},
@@ -22,6 +33,7 @@ def window_attention_symbolic(
         shape=(*qkv.shape[:-1], qkv.shape[-1] // 3),
         version=1,
     )
+    return gated(out, gate, gate_bias)
 
 
 def position_codes_symbolic(rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor) -> tuple[Tensor, Tensor]:

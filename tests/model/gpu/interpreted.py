@@ -13,7 +13,6 @@ from torch import Tensor
 
 from flashrib.model.architectures.esc import gpu as esc
 from flashrib.model.architectures.esc.network import geometric_ensemble
-from flashrib.model.attention.window.op import window_attention_triton
 from flashrib.model.config import UpsamplerConfig
 from flashrib.model.gpu import chain as chain_module
 from flashrib.model.gpu import gpu_network, head, layers, operators, reference
@@ -191,12 +190,7 @@ def test_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = network.double().upscale(picture.double())
     deployed = gpu_network(network, torch.float32)
 
-    def attention(self: layers.WindowAttention, qkv: Tensor, gate: Tensor | None) -> Tensor:
-        return window_attention_triton(
-            qkv, self.pos_q, self.pos_k, self.window, self.heads, self.shift, gate, self.qkv_bias, self.gate_bias
-        )
-
-    monkeypatch.setattr(layers.WindowAttention, "forward", attention)
+    monkeypatch.setattr(layers.WindowAttention, "form", "triton")
     for module in (chain_module, esc, head):
         monkeypatch.setattr(module, "operators", lambda _: operators)
     found = deployed(picture)

@@ -1,5 +1,6 @@
 """The forms of `window_attention` agree with the reference, in value, gradient and errors; the default one has linear memory."""
 
+import inspect
 import subprocess
 import sys
 import types
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashrib.model.attention.window import window_attention
+from flashrib.model.attention.window import FORMS, automatic_form, not_supported_reasons, window_attention
 from flashrib.runtime.errors import UsageError
 from tests.official import max_abs, seeded
 
@@ -99,6 +100,37 @@ def test_gate_multiplies_by_its_sigmoid(form: str) -> None:
     assert max_abs(gated, plain / (1 + (-gate).exp())) <= 1e-12
 
 
+@pytest.mark.parametrize("form", ["reference", "sdpa"])
+def test_biases_are_those_of_the_matmuls_before(form: str) -> None:
+    (qkv, pos_q, pos_k), window, heads, shift = operands("partial-shifted", torch.float64)
+    channels = qkv.shape[-1]
+    bias = torch.randn(channels, generator=seeded(1), dtype=torch.float64)
+    gate = torch.randn(*qkv.shape[:3], channels // 3, generator=seeded(2), dtype=torch.float64)
+    layer = (pos_q, pos_k, window, heads, shift)
+    ours = window_attention(qkv, *layer, qkv_bias=bias, gate=gate, gate_bias=bias[: channels // 3], form=form)
+    wanted = window_attention(qkv + bias, *layer, form="reference", gate=gate + bias[: channels // 3])
+    assert max_abs(ours, wanted) <= 1e-12
+
+
+def test_every_form_takes_the_whole_signature() -> None:
+    wanted = list(inspect.signature(window_attention).parameters)[:-1]
+    for name, form in FORMS.items():
+        assert list(inspect.signature(form.function).parameters) == wanted, name
+
+
+def test_why_a_form_is_not_taken() -> None:
+    qkv = torch.zeros(1, 4, 4, 12, dtype=torch.float64)
+    assert automatic_form(qkv) == "sdpa"
+    assert not_supported_reasons(qkv, "sdpa") == []
+    assert "its kernel is for CUDA GPUs, and qkv is on 'cpu'" in not_supported_reasons(qkv, "triton")
+    assert "its kernel computes in float32, and qkv is float64" in not_supported_reasons(qkv, "triton")
+    assert "the package computes in 16 bits, and qkv is torch.float64" in not_supported_reasons(qkv, "flash")
+    assert not_supported_reasons(qkv, "symbolic")
+    assert not_supported_reasons(qkv, "reference")
+    with pytest.raises(UsageError, match="unknown form 'none-such'"):
+        not_supported_reasons(qkv, "none-such")
+
+
 def test_windows_are_anchored_at_the_top_left_and_do_not_mix() -> None:
     tensors, window, heads, _ = operands("whole-windows", torch.float64)
     before = window_attention(*tensors, window, heads)
@@ -133,7 +165,7 @@ def test_a_map_smaller_than_its_window_is_reflected_periodically() -> None:
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 4), (8, 8), 2, None, r"pos_k \(2, 64, 4\)"),
         ((1, 8, 8, 36), (3, 64, 3), (2, 64, 3), (8, 8), 3, None, r"pos_k \(2, 64, 3\)"),
         ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 4), 2, None, r"window \(8, 4\)"),
-        ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 8), 2, "none-such", "reference, sdpa, symbolic, triton, flash"),
+        ((1, 8, 8, 24), (2, 64, 3), (2, 64, 3), (8, 8), 2, "none-such", "symbolic, triton, flash, sdpa, reference"),
     ],
     ids=["channels", "heads", "ranks", "shared", "window", "form"],
 )
