@@ -3,17 +3,17 @@
 Errors are at most twice those of the plain definition in the same dtype, plus a rounding floor.
 """
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from triton.runtime import interpreter
 
 from flashrib.model.attention.disc import disc_attention
 from flashrib.model.attention.disc.op import launch
 from flashrib.model.attention.disc.tuning import Blocks
+from tests.model.attention.window.interpreted_kernel import bfloat16_products, bounds_of_loops, poison
 from tests.official import max_abs, seeded
+
+__all__ = ["bfloat16_products", "bounds_of_loops", "poison"]  # fixtures that every test here takes
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter: -inf, NaN, overflow
 
@@ -25,18 +25,6 @@ CASES = {
     "pooled": (4, 8, 16, 3, 18, (4, 4), (2, 8)),
     "disc-larger-than-picture": (5, 6, 17, 30, 3, (4, 8), (4, 8)),
 }
-
-
-@pytest.fixture(autouse=True)
-def loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton 3.6's interpreter makes ends of loops of arrays of one element, which NumPy 2.4 no longer takes for integers."""
-    original = interpreter._patch_lang_tensor
-
-    def patched(tensor: Any, scope: Any) -> None:
-        original(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
 
 
 def operands(n: int, pooled: int, dim: int, dtype: torch.dtype) -> list[Tensor]:
