@@ -2,7 +2,7 @@
 
 `.flashrib-journal.jsonl` in the folder of the results: the first line says what decides the results, then each picture has a line when it
 begins and one when it is whole. A result that was begun and is not whole is ours and is made again; one that is whole and whose picture
-has not changed is not made again; any other file of its name is somebody else's and stays.
+has not changed is not made again; any other file of its name is somebody else's and stays. When all pictures are done, the journal goes.
 """
 
 import contextlib
@@ -23,29 +23,45 @@ NAME = ".flashrib-journal{}.jsonl"
 class Journal:
     """The journal of one folder; its methods may be called by any thread. `opened` opens one."""
 
-    def __init__(self, file: IO[str], begun: set[str], done: dict[str, dict[str, Any]]) -> None:
-        self._file, self._begun, self._done = file, begun, done
+    def __init__(self, path: Path, file: IO[str], begun: set[str], done: dict[str, dict[str, Any]]) -> None:
+        self._path, self._file, self._begun, self._done = path, file, begun, done
         self._lock = threading.Lock()
+        self._finished = False
 
-    def is_done(self, source: Path, target: Path) -> bool:
-        """Say whether an earlier run, or this one, made the result from the picture as it is now."""
-        entry = self._done.get(_key(target))
-        return entry is not None and target.is_file() and entry["source"] == _state(source)
+    def done(self, source: Path, target: Path) -> tuple[int, int, int, int] | None:
+        """Return (width, height, width, height) of picture and result if an earlier run made it from the picture as it is now."""
+        entry = self._done.get(self._key(target))
+        if entry is None or not target.is_file() or entry["source"] != _state(source):
+            return None
+        width, height, wider, higher = entry["size"]
+        return width, height, wider, higher
 
     def is_ours(self, target: Path) -> bool:
         """Say whether the result of this name was begun by an earlier run, so that it may be replaced."""
-        return _key(target) in self._begun
+        return self._key(target) in self._begun
 
     def begin(self, target: Path) -> None:
-        """Write down that the result is about to be made; it must not exist, or be ours."""
-        self._begun.add(_key(target))
-        self._write({"begun": _key(target)})
+        """Write down that the result is about to be written; it does not exist, is ours, or may be replaced."""
+        self._begun.add(self._key(target))
+        self._write({"begun": self._key(target)})
 
-    def finish(self, source: Path, target: Path) -> None:
-        """Write down that the result is whole."""
-        entry = {"done": _key(target), "source": _state(source)}
-        self._done[_key(target)] = entry
+    def finish(self, source: Path, target: Path, size: tuple[int, int, int, int]) -> None:
+        """Write down that the result is whole; `size` as `done` returns it."""
+        entry = {"done": self._key(target), "source": _state(source), "size": size}
+        self._done[self._key(target)] = entry
         self._write(entry)
+
+    def complete(self) -> None:
+        """Take notice that nothing is left to do or to repeat: the journal vanishes when it is closed."""
+        self._finished = True
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a later run has something of it."""
+        return bool(self._done) and not self._finished
+
+    def _key(self, target: Path) -> str:
+        return os.path.relpath(target, self._path.parent)
 
     def _write(self, entry: dict[str, Any]) -> None:
         with self._lock:
@@ -76,12 +92,22 @@ def opened(folder: Path, identity: dict[str, Any], part: str = "") -> Iterator[J
                 lines = [head]
             begun, done = _entries(lines[1:])
             with path.open("a", encoding="utf-8") as file:
-                yield Journal(file, begun, done)
+                journal = Journal(path, file, begun, done)
+                try:
+                    yield journal
+                finally:
+                    if not journal.is_needed:
+                        path.unlink(missing_ok=True)
         except OSError as error:
             raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
         finally:
             with contextlib.suppress(OSError):
                 path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def journal_exists(folder: Path, part: str = "") -> bool:
+    """Say whether an earlier run left a journal."""
+    return (folder / NAME.format(part)).is_file()
 
 
 def shard(sources: list[Path], number: int, of: int) -> list[bool]:
@@ -114,13 +140,13 @@ def _entries(lines: list[str]) -> tuple[set[str], dict[str, dict[str, Any]]]:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("begun"), str):
             begun.add(entry["begun"])
-        if isinstance(entry, dict) and isinstance(entry.get("done"), str) and isinstance(entry.get("source"), list):
-            done[entry["done"]] = entry
+        if isinstance(entry, dict) and isinstance(entry.get("done"), str) and _is_size(entry.get("size")):
+            done[entry["done"]] = {"source": None, **entry}
     return begun, done
 
 
-def _key(target: Path) -> str:
-    return os.path.abspath(target)
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(side, int) for side in value)
 
 
 def _state(source: Path) -> list[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError, SessionError
 from flashrib.runtime.jobs.folders import MadeFolders
+from flashrib.runtime.jobs.journal import Journal
 from flashrib.runtime.jobs.large import LARGE_BYTES, not_in_bands_because, result_bytes, upscale_large
 from flashrib.runtime.jobs.plan import Job
 from flashrib.runtime.pictures.files import check_output, read_picture, write_picture
@@ -51,6 +52,7 @@ class Done:
         output_height: rows of the result.
         seconds: from opening the input to closing the result, without waiting for other pictures.
         tiles: tiles that the result was made of.
+        earlier: True where an earlier run made it, as the journal says.
     """
 
     source: Path
@@ -61,6 +63,7 @@ class Done:
     output_height: int
     seconds: float
     tiles: int
+    earlier: bool = False
 
 
 def run_jobs(
@@ -70,6 +73,7 @@ def run_jobs(
     *,
     started: Callable[[Job], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    journal: Journal | None = None,
 ) -> Generator[Done | FlashribError]:
     """Upscale pictures; folders for the results are made when the first is written, and none is left empty.
 
@@ -81,12 +85,13 @@ def run_jobs(
         options: how.
         started: called when a picture begins to be upscaled, by any thread, but by one at a time.
         progress: called with (input pixels done, input pixels in all) of that picture, likewise.
+        journal: of the folder of the results: what it says to be done is not made again.
 
     Yields:
         What became of each picture, in the order of `jobs`; an error of one does not stop the others.
     """
     with MadeFolders() as folders:
-        batch = _Batch(session, options, folders, started, progress)
+        batch = _Batch(session, options, folders, started, progress, journal)
         if len(jobs) == 1 or all(worker.ahead == 1 for worker in session.workers):
             yield from map(batch.outcome, jobs)
             return
@@ -107,7 +112,9 @@ class _Batch:
         folders: MadeFolders,
         started: Callable[[Job], None],
         progress: Callable[[int, int], None],
+        journal: Journal | None,
     ) -> None:
+        self._journal = journal
         self._session, self._options, self._folders = session, options, folders
         self._started, self._progress = started, progress
         self._one_at_a_time = threading.Lock()
@@ -122,7 +129,12 @@ class _Batch:
 
     def _upscale(self, job: Job) -> Done:
         """Read, upscale and write one picture."""
-        if job.error:
+        if self._journal and (size := self._journal.done(job.source, job.target)):
+            return Done(job.source, job.target, *size, 0.0, 0, earlier=True)
+        overwrite = self._options.overwrite
+        if self._journal and self._journal.is_ours(job.target):
+            overwrite = True
+        elif job.error:
             raise job.error
         began = time.perf_counter()
         count = TileCount()
@@ -137,7 +149,8 @@ class _Batch:
         try:
             if self._goes_in_bands(job):
                 self._folders.make(job.target.parent)
-                check_output(job.target, overwrite=options.overwrite)
+                check_output(job.target, overwrite=overwrite)
+                self._begin(job)
                 with self._one_at_a_time:
                     self._started(job)
                     rows, columns = upscale_large(
@@ -151,11 +164,11 @@ class _Batch:
                     )
                 seconds = time.perf_counter() - began
                 size = (columns, rows, columns * scale, rows * scale)
-                return Done(job.source, job.target, *size, seconds, count.tiles)
+                return self._finish(job, Done(job.source, job.target, *size, seconds, count.tiles))
             picture = read_picture(job.source)
             height, width = picture.height * scale, picture.width * scale
             self._folders.make(job.target.parent)
-            check_output(job.target, overwrite=options.overwrite, height=height, width=width, alpha=picture.see_through)
+            check_output(job.target, overwrite=overwrite, height=height, width=width, alpha=picture.see_through)
             waits = time.perf_counter()
             with self._one_at_a_time:
                 began += time.perf_counter() - waits  # the time of others
@@ -163,7 +176,8 @@ class _Batch:
                 upscaled = upscale_picture(
                     self._session, picture, tile=options.tile, halo=options.halo, progress=progress
                 )
-            write_picture(job.target, upscaled, overwrite=options.overwrite, quality=options.quality)
+            self._begin(job)
+            write_picture(job.target, upscaled, overwrite=overwrite, quality=options.quality)
         except PictureError:
             raise  # names the file already
         except FlashribError as error:
@@ -171,7 +185,18 @@ class _Batch:
         except MemoryError as error:
             raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
         seconds = time.perf_counter() - began
-        return Done(job.source, job.target, picture.width, picture.height, width, height, seconds, count.tiles)
+        size = (picture.width, picture.height, width, height)
+        return self._finish(job, Done(job.source, job.target, *size, seconds, count.tiles))
+
+    def _begin(self, job: Job) -> None:
+        if self._journal:
+            self._journal.begin(job.target)
+
+    def _finish(self, job: Job, done: Done) -> Done:
+        if self._journal:
+            size = (done.width, done.height, done.output_width, done.output_height)
+            self._journal.finish(job.source, job.target, size)
+        return done
 
     def _goes_in_bands(self, job: Job) -> bool:
         large = result_bytes(job.source, self._session.info.scale) >= self._options.bands_from

@@ -79,7 +79,7 @@ def test_bad_pictures_do_not_stop_the_others(capsys: pytest.CaptureFixture[str])
     Path("out").mkdir()
     Path("out/b.bmp").write_bytes(b"old")
     assert upscale("in", "-o", "out") == 1
-    assert files("out") == ["a.png", "b.bmp"]
+    assert files("out") == [".flashrib-journal.jsonl", "a.png", "b.bmp"]
     assert Path("out/b.bmp").read_bytes() == b"old"
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "1 of 4 pictures upscaled, 3 failed"
@@ -93,8 +93,9 @@ def test_bad_pictures_do_not_stop_the_others(capsys: pytest.CaptureFixture[str])
 def test_what_was_interrupted_can_be_taken_up_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert upscale("in/a.png", "-o", "out/") == 0
     assert upscale("in", "-o", "out") == 1
-    assert files("out") == ["a.png", "b.bmp"]
+    assert files("out") == [".flashrib-journal.jsonl", "a.png", "b.bmp"]
     assert upscale("in", "-o", "out", "--overwrite") == 0
+    assert files("out") == ["a.png", "b.bmp"]
 
 
 def test_no_model_is_loaded_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +126,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "output_width": 400,
         "output_height": 600,
         "tiles": 5 * 4,
+        "earlier": False,
         "session": "onnxruntime",
     }
     assert bad.keys() == {"input", "output", "error"}
