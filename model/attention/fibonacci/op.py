@@ -1,0 +1,103 @@
+"""`offset_attention` as an operator of PyTorch: through the fused Triton kernel on a CUDA GPU, through the gather form on the CPU.
+
+Registered as `flashrib::offset_attention`, so that `torch.compile` and AOTInductor see through it: they compile the kernel into what they
+make. Differentiable: the backward pass recomputes the layer in its gather form, in linear memory.
+"""
+
+import functools
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.library import triton_op, wrap_triton
+
+from flashrib.model.attention.fibonacci import kernel as kernels
+from flashrib.model.attention.fibonacci.gather import offset_attention_gather
+from flashrib.model.attention.fibonacci.tuning import CLASS_KEYS, power_of_two, span_of, tiles_for
+
+
+@functools.cache
+def _with_warps(kernel: Any, warps: int) -> Any:
+    """The kernel with its number of warps, as the only configuration of an autotuned kernel: PyTorch takes it along when it compiles."""
+    return triton.autotune([triton.Config({}, num_warps=warps)], key=[])(kernel)
+
+
+@triton_op("flashrib::offset_attention", mutates_args={})
+def _offset_attention(qkv: Tensor, offsets: Tensor, num_heads: int, zero_logit: bool) -> Tensor:
+    batch, tokens, channels = qkv.shape
+    head_dim = channels // (3 * num_heads)
+    padded = power_of_two(head_dim)
+    tiles = tiles_for(tokens, head_dim, qkv.element_size())
+    span = span_of(tokens, tiles)
+    count = chunks = -(-(tokens - 1) // span)
+    qkv = qkv.contiguous()
+    out = qkv.new_empty(batch, tokens, channels // 3)
+    widths = {"HEADS": num_heads, "D": head_dim, "DP": padded}
+    parts, part_sums, sums, first = None, None, None, "whole"
+    if count > 1 and zero_logit:  # every program needs the sums of v before it begins
+        first, count = "none", -(-tokens // CLASS_KEYS)
+        parts = qkv.new_empty((batch, num_heads, count, 2 + padded), dtype=torch.float32)
+        part_sums = qkv.new_empty((batch, num_heads, count, padded), dtype=torch.float32)
+        sums = qkv.new_empty((batch, channels // 3), dtype=torch.float32)
+        wrap_triton(_with_warps(kernels.class_parts_kernel, 4))[(batch * num_heads * count,)](
+            qkv, parts, part_sums, tokens, **widths, BN=64, STAGES=2, KEYS=CLASS_KEYS
+        )
+    elif count > 1:
+        first = "part"
+        parts = qkv.new_empty((batch, num_heads, count, 2 + padded), dtype=torch.float32)
+
+    def merge() -> None:
+        wrap_triton(_with_warps(kernels.merge_kernel, 1))[(batch * num_heads,)](
+            parts, part_sums, sums, out, tokens, count, **widths, BN=4
+        )
+
+    if first == "none":
+        merge()
+    wrap_triton(_with_warps(kernels.offset_attention_kernel, tiles.warps))[(batch * num_heads * chunks,)](
+        qkv,
+        offsets,
+        sums,
+        parts,
+        out,
+        tokens,
+        span,
+        **widths,
+        M=offsets.shape[1],
+        MP=power_of_two(offsets.shape[1], 1),
+        BM=tiles.queries,
+        ZERO=zero_logit,
+        FIRST=first,
+        BN=tiles.keys,
+        STAGES=tiles.stages,
+        PACKED=tiles.packed and qkv.element_size() == 2,
+    )
+    if first == "part":
+        merge()
+    return out
+
+
+def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    qkv, offsets, num_heads, zero_logit = inputs
+    ctx.save_for_backward(qkv, offsets)
+    ctx.layer = (num_heads, "zero_logit" if zero_logit else "neg_inf")  # type: ignore[attr-defined]  # a context takes any attribute
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradient by recomputation; nothing of the size of the scores is ever stored."""
+    saved, offsets = ctx.saved_tensors
+    with torch.enable_grad():
+        qkv = saved.detach().requires_grad_()
+        out = offset_attention_gather(qkv, offsets, *ctx.layer)
+        (found,) = torch.autograd.grad(out, qkv, gradient)
+    return found, None, None, None
+
+
+torch.library.register_autograd("flashrib::offset_attention", _backward, setup_context=_save)
+
+
+def offset_attention_triton(qkv: Tensor, offsets: Tensor, num_heads: int, mask_mode: str) -> Tensor:
+    """See `flashrib.model.attention.fibonacci.offset_attention`; on a CUDA GPU, or on the CPU through Triton's interpreter."""
+    out: Tensor = torch.ops.flashrib.offset_attention(qkv, offsets, num_heads, mask_mode == "zero_logit")
+    return out
