@@ -53,7 +53,9 @@ def not_supported_reasons(form: str, qkv: Tensor) -> list[str]:
         if qkv.dtype == torch.float64:
             reasons.append("the kernel computes in float32, the input is float64")
         if qkv.shape[1:].numel() >= 2**31:
-            reasons.append(f"the kernel takes fewer than 2^31 values per picture, the input has {qkv.shape[1:].numel()}")
+            reasons.append(
+                f"the kernel takes fewer than 2^31 values per picture, the input has {qkv.shape[1:].numel()}"
+            )
     return reasons
 
 
@@ -100,6 +102,8 @@ def offset_attention(
         raise UsageError(f"unknown form {form!r} of offset_attention: choose one of {', '.join(FORMS)}")
     if mask_mode == "dense" and form != "reference":
         return _dense(qkv, num_heads)
+    if reasons := not_supported_reasons(form, qkv):
+        raise UsageError(f"offset_attention cannot take the form {form!r}: {'; '.join(reasons)}")
     return FORMS[form](qkv, offsets, num_heads, mask_mode)
 
 

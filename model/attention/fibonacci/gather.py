@@ -25,9 +25,7 @@ def offset_attention_gather(qkv: Tensor, offsets: Tensor, num_heads: int, mask_m
         return x[:, :, 1:].flatten(1, 2).index_select(1, rows[slot]).view_as(queries)
 
     scores = [(queries * k[:, :, :1]).sum(-1)]  # of the class token, then of the slots, (B, heads, N) each
-    scores += [
-        (queries * taken(k, slot)).sum(-1).masked_fill(~kept[slot], -torch.inf) for slot in range(rows.shape[0])
-    ]
+    scores += [(queries * taken(k, slot)).sum(-1).masked_fill(~kept[slot], -torch.inf) for slot in range(rows.shape[0])]
     highest = torch.stack([s.detach() for s in scores]).amax(0)
     rest = torch.zeros_like(highest)
     if mask_mode == "zero_logit":

@@ -1,19 +1,23 @@
 """The fused kernel of `offset_attention`: one Triton source for PyTorch on a GPU, for the TensorRT plugin and for the tests.
 
-A program takes `span` consecutive patch queries of one head, `BM` at a time. For every offset it loads the rows of k and
-v at +o and at -o: blocks of consecutive rows, so loads are whole lines, and scores are products of vectors. Going along the diagonals in order,
-a program finds most rows in the L1 cache, since a row is met again at every offset. No row of a key is masked: beyond an end the last row
-is read and gets weight 0. Softmax is the online one (arXiv 1805.02867), both keys of an offset at a time, statistics in float32.
+A program takes `span` consecutive patch queries of one head, `BM` at a time. For every offset it loads the rows of k and v at +o and at
+-o: blocks of consecutive rows, so loads are whole lines, and scores are products of vectors. Going along the diagonals in order, a
+program finds many rows in the L1 cache, since a row is met again at every offset. Rows of keys are not masked: beyond an end the last
+row is read and gets weight 0, and offsets that meet no end take a shorter way. Softmax is the online one (arXiv 1805.02867), both keys of
+an offset at a time, statistics in float32.
 
-The class token's query sees all keys. Where a program has a whole head, it computes that row itself; else every program leaves its part, the
-maximum, the sum, the weighted values and, for zero_logit, the plain sum of v, and `merge_kernel` puts the parts together.
+The class token's query sees all keys, as a product of matrices. Where a program has a whole head, it computes that row itself; else it
+comes in parts, the maximum, the sum, the weighted values and the plain sum of v, of the same programs or of a launch of its own, and
+`merge_kernel` puts the parts together.
 """
 
 import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-HEADROOM = tl.constexpr(1.0)  # log2 between the reference of a softmax and its largest weight: two weighted values add up within 16 bit
+HEADROOM = tl.constexpr(
+    1.0
+)  # log2 between the reference of a softmax and its largest weight: two weighted values add up within 16 bit
 LOWEST = tl.constexpr(-1e30)  # of a maximum without keys: finite, so that differences stay numbers
 
 
@@ -60,82 +64,103 @@ def _class_part(
         highest = higher
     top = tl.sum(tl.where(line == 0, highest, 0.0), 0)
     own = tl.sum(tl.where(line == 0, total, 0.0), 0)
-    return top, own, tl.sum(tl.where(line[:, None] == 0, acc, 0.0), 0), tl.sum(tl.where(line[:, None] == 1, acc, 0.0), 0)
+    return (
+        top,
+        own,
+        tl.sum(tl.where(line[:, None] == 0, acc, 0.0), 0),
+        tl.sum(tl.where(line[:, None] == 1, acc, 0.0), 0),
+    )
+
+
+@triton.jit
+def _meet(
+    q, keys_after, keys_before, has_after, has_before, channel, state,
+    C: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, EDGE: tl.constexpr, ZERO: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """Take the two keys of an offset into the softmax; `has_after` and `has_before` say at an EDGE which of them there are."""
+    highest, total, acc = state
+    k_after = _wide(keys_after, channel, D, DP == D)
+    k_before = _wide(keys_before, channel, D, DP == D)
+    v_after = _load(keys_after + C, channel, D, DP == D)
+    v_before = _load(keys_before + C, channel, D, DP == D)
+    s_after = tl.sum(q * k_after, 1)
+    s_before = tl.sum(q * k_before, 1)
+    if EDGE:
+        s_after = tl.where(has_after, s_after, -float("inf"))
+        s_before = tl.where(has_before, s_before, -float("inf"))
+    higher = tl.maximum(highest, tl.maximum(s_after, s_before) + HEADROOM)
+    decay = tl.exp2(highest - higher)
+    w_after = tl.exp2(s_after - higher)
+    w_before = tl.exp2(s_before - higher)
+    if ZERO:
+        rest = tl.exp2(-higher)
+        if EDGE:
+            w_after -= tl.where(has_after, rest, 0.0)
+            w_before -= tl.where(has_before, rest, 0.0)
+        else:
+            w_after -= rest
+            w_before -= rest
+    total = total * decay + (w_after + w_before)
+    if PACKED:  # two products at a time, in the 16 bit of v
+        w_after, w_before = w_after.to(v_after.dtype)[:, None], w_before.to(v_after.dtype)[:, None]
+        acc = acc * decay[:, None] + (w_after * v_after + w_before * v_before).to(tl.float32)
+    else:
+        both = w_after[:, None] * v_after.to(tl.float32) + w_before[:, None] * v_before.to(tl.float32)
+        acc = acc * decay[:, None] + both
+    return higher, total, acc
 
 
 @triton.jit
 def _patch_rows(
-    base, offsets, count, sum_lower, sum_upper, results, start, tokens,
+    base, offsets, listed, sum_v, results, start, tokens,
     STRIDE: tl.constexpr, C: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr, ZERO: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
-    """Attention of the patch queries start..start+BM-1 (tokens, from 1) of one head, stored to `results`.
-
-    Channels in two halves: a thread then has twice as many of a row, and what is done once per row is done by half as many threads.
-    """
-    H: tl.constexpr = DP // 2
-    L: tl.constexpr = D >= H  # the lower half is full
-    U: tl.constexpr = D == DP
-    lower, upper = tl.arange(0, H)[None, :], H + tl.arange(0, H)[None, :]
+    """Attention of the patch queries start..start+BM-1 (tokens, from 1) of one head, stored to `results`."""
+    channel = tl.arange(0, DP)[None, :]
     row = start + tl.arange(0, BM)
     end = tokens - 1
-    place = base + (tl.minimum(row, end) * STRIDE)[:, None]
-    q_lower = _wide(place + lower, lower, D, L) * LOG2E  # (BM, H)
-    q_upper = _wide(place + upper, upper, D, U) * LOG2E
-    k, v = base + C, base + 2 * C
-    s = tl.sum(q_lower * _wide(k + lower, lower, D, L) + q_upper * _wide(k + upper, upper, D, U), 1)
-    v_lower, v_upper = _wide(v + lower, lower, D, L), _wide(v + upper, upper, D, U)  # (1, H)
+    k = base + C
+    place = (tl.minimum(row, end) * STRIDE)[:, None] + channel
+    q = _wide(base + place, channel, D, DP == D) * LOG2E  # (BM, DP)
+    s = tl.sum(q * _wide(k + channel, channel, D, DP == D), 1)
+    v = _wide(k + C + channel, channel, D, DP == D)  # (1, DP)
     if ZERO:
         highest = tl.maximum(s, 0.0) + HEADROOM
         rest = tl.exp2(-highest)
         weight = tl.exp2(s - highest) - rest
         total = weight + rest * tokens
-        acc_lower = weight[:, None] * v_lower + rest[:, None] * sum_lower[None, :]
-        acc_upper = weight[:, None] * v_upper + rest[:, None] * sum_upper[None, :]
+        acc = weight[:, None] * v + rest[:, None] * sum_v[None, :]
     else:
         highest = s + HEADROOM
         total = tl.zeros((BM,), tl.float32) + tl.exp2(-HEADROOM)
-        acc_lower = total[:, None] * v_lower
-        acc_upper = total[:, None] * v_upper
-    for j in tl.range(0, count):
-        o = tl.load(offsets + j)
+        acc = total[:, None] * v
+    state = (highest, total, acc)
+
+    # offsets that no query of this block meets an end with, then the others and offset 0
+    reach = tl.minimum(start - 1, end - start - (BM - 1))
+    count = tl.sum((listed < end).to(tl.int32), 0)
+    zero = tl.sum((listed == 0).to(tl.int32), 0)
+    inner = tl.maximum(tl.sum((listed <= reach).to(tl.int32), 0), zero)
+    keys = k + place
+    everywhere = row > 0
+    for j in tl.range(zero, inner):
+        step = tl.load(offsets + j) * STRIDE
+        state = _meet(
+            q, keys + step, keys - step, everywhere, everywhere, channel, state, C, D, DP, False, ZERO, PACKED
+        )  # fmt: skip
+    for j in tl.range(inner, count + zero):
+        o = tl.load(offsets + tl.where(j < count, j, 0))
         after = row + o
         before = row - o
-        has_after = after <= end
-        has_before = (before >= 1) & (o > 0)
-        keys_after = k + (tl.minimum(after, end) * STRIDE)[:, None] + lower
-        keys_before = k + (tl.minimum(tl.maximum(before, 1), end) * STRIDE)[:, None] + lower
-        s_after = q_lower * _wide(keys_after, lower, D, L) + q_upper * _wide(keys_after + H, upper, D, U)
-        s_before = q_lower * _wide(keys_before, lower, D, L) + q_upper * _wide(keys_before + H, upper, D, U)
-        after_lower, after_upper = _load(keys_after + C, lower, D, L), _load(keys_after + (C + H), upper, D, U)
-        before_lower, before_upper = _load(keys_before + C, lower, D, L), _load(keys_before + (C + H), upper, D, U)
-        s_after = tl.where(has_after, tl.sum(s_after, 1), -float("inf"))
-        s_before = tl.where(has_before, tl.sum(s_before, 1), -float("inf"))
-        higher = tl.maximum(highest, tl.maximum(s_after, s_before) + HEADROOM)
-        decay = tl.exp2(highest - higher)
-        w_after = tl.exp2(s_after - higher)
-        w_before = tl.exp2(s_before - higher)
-        if ZERO:
-            rest = tl.exp2(-higher)
-            w_after -= tl.where(has_after, rest, 0.0)
-            w_before -= tl.where(has_before, rest, 0.0)
-        total = total * decay + (w_after + w_before)
-        highest = higher
-        acc_lower = acc_lower * decay[:, None] + _both(w_after, after_lower, w_before, before_lower, PACKED)
-        acc_upper = acc_upper * decay[:, None] + _both(w_after, after_upper, w_before, before_upper, PACKED)
-    factor = (1.0 / total)[:, None]
-    inside = (row <= end)[:, None]
-    place = results + (row * C)[:, None]
-    tl.store(place + lower, (acc_lower * factor).to(results.dtype.element_ty), mask=inside & (lower < D))
-    tl.store(place + upper, (acc_upper * factor).to(results.dtype.element_ty), mask=inside & (upper < D))
-
-
-@triton.jit
-def _both(w_after, v_after, w_before, v_before, PACKED: tl.constexpr):
-    """Weighted values of both keys of an offset; PACKED multiplies them two at a time in their own 16 bit."""
-    if PACKED:
-        w_after, w_before = w_after.to(v_after.dtype), w_before.to(v_after.dtype)
-        return (w_after[:, None] * v_after + w_before[:, None] * v_before).to(tl.float32)
-    return w_after[:, None] * v_after.to(tl.float32) + w_before[:, None] * v_before.to(tl.float32)
+        keys_after = k + (tl.minimum(after, end) * STRIDE)[:, None] + channel
+        keys_before = k + (tl.minimum(tl.maximum(before, 1), end) * STRIDE)[:, None] + channel
+        state = _meet(
+            q, keys_after, keys_before, after <= end, (before >= 1) & (o > 0), channel, state, C, D, DP, True, ZERO, PACKED
+        )  # fmt: skip
+    highest, total, acc = state
+    acc = acc * (1.0 / total)[:, None]
+    inside = (row <= end)[:, None] & (channel < D)
+    tl.store(results + (row * C)[:, None] + channel, acc.to(results.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens", "span"])
@@ -175,16 +200,11 @@ def offset_attention_kernel(
     channel = tl.arange(0, DP)
     slot = tl.arange(0, MP)
     listed = tl.load(offsets + head * M + slot, mask=slot < M, other=2147483647)
-    count = tl.sum((listed < tokens - 1).to(tl.int32), 0)
 
-    half = tl.arange(0, DP // 2)
-    sum_lower = tl.zeros((DP // 2,), tl.float32)
-    sum_upper = sum_lower
+    sum_v = tl.zeros((DP,), tl.float32)
     if FIRST == "whole":
         top, total, acc, sum_v = _class_part(base, 0, tokens, STRIDE, C, D, DP, BN, STAGES)
         tl.store(results + channel, (acc / total).to(out.dtype.element_ty), mask=channel < D)
-        if ZERO:
-            sum_lower, sum_upper = tl.split(tl.trans(tl.reshape(sum_v, (2, DP // 2))))
     elif FIRST == "part":
         # the class token as a key belongs to the first program's part
         top, total, acc, sum_v = _class_part(base, tl.where(chunk == 0, 0, first), last, STRIDE, C, D, DP, BN, STAGES)
@@ -193,13 +213,9 @@ def offset_attention_kernel(
         tl.store(part + 1, total)
         tl.store(part + 2 + channel, acc)
     if ZERO and FIRST != "whole":
-        sums += (image * HEADS + head) * D
-        sum_lower = tl.load(sums + half, mask=half < D, other=0.0)
-        sum_upper = tl.load(sums + DP // 2 + half, mask=DP // 2 + half < D, other=0.0)
+        sum_v = tl.load(sums + (image * HEADS + head) * D + channel, mask=channel < D, other=0.0)
     for start in tl.range(first, last, BM):
-        _patch_rows(
-            base, offsets + head * M, count, sum_lower, sum_upper, results, start, tokens, STRIDE, C, D, DP, BM, ZERO, PACKED
-        )  # fmt: skip
+        _patch_rows(base, offsets + head * M, listed, sum_v, results, start, tokens, STRIDE, C, D, DP, BM, ZERO, PACKED)
 
 
 @triton.jit(do_not_specialize=["tokens"])

@@ -54,7 +54,7 @@ def row_offsets(row: int, window: int, variant: Variant = "standard") -> list[in
 def head_order(heads: int, depth: int, order: Order) -> list[int]:
     """Row (from 0) that each head of the layer `depth` (from 0) takes.
 
-    "depth" shuffles with the layer's number as the seed, "depth0" gives every layer the order of layer 0, "none" leaves the rows as they are.
+    "depth" shuffles with the layer's number as the seed, "depth0" gives every layer the order of layer 0, "none" leaves the rows alone.
     """
     rows = list(range(heads))
     if order != "none":

@@ -15,7 +15,7 @@ from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.fibonacci import kernel as kernels
 from flashrib.model.attention.fibonacci.gather import offset_attention_gather
-from flashrib.model.attention.fibonacci.tuning import CLASS_KEYS, power_of_two, span_of, tiles_for
+from flashrib.model.attention.fibonacci.tuning import CLASS_BLOCK, CLASS_KEYS, power_of_two, span_of, tiles_for
 
 
 @functools.cache
@@ -30,19 +30,19 @@ def _offset_attention(qkv: Tensor, offsets: Tensor, num_heads: int, zero_logit: 
     head_dim = channels // (3 * num_heads)
     padded = power_of_two(head_dim)
     tiles = tiles_for(tokens, head_dim, qkv.element_size())
-    span = span_of(tokens, tiles)
+    span = span_of(tiles)
     count = chunks = -(-(tokens - 1) // span)
     qkv = qkv.contiguous()
     out = qkv.new_empty(batch, tokens, channels // 3)
     widths = {"HEADS": num_heads, "D": head_dim, "DP": padded}
     parts, part_sums, sums, first = None, None, None, "whole"
-    if count > 1 and zero_logit:  # every program needs the sums of v before it begins
+    if count > 1 and (zero_logit or tiles.apart):  # under zero_logit every program needs the sums of v before it begins
         first, count = "none", -(-tokens // CLASS_KEYS)
         parts = qkv.new_empty((batch, num_heads, count, 2 + padded), dtype=torch.float32)
         part_sums = qkv.new_empty((batch, num_heads, count, padded), dtype=torch.float32)
         sums = qkv.new_empty((batch, channels // 3), dtype=torch.float32)
         wrap_triton(_with_warps(kernels.class_parts_kernel, 4))[(batch * num_heads * count,)](
-            qkv, parts, part_sums, tokens, **widths, BN=64, STAGES=2, KEYS=CLASS_KEYS
+            qkv, parts, part_sums, tokens, **widths, BN=CLASS_BLOCK, STAGES=2, KEYS=CLASS_KEYS
         )
     elif count > 1:
         first = "part"
@@ -69,9 +69,9 @@ def _offset_attention(qkv: Tensor, offsets: Tensor, num_heads: int, zero_logit: 
         BM=tiles.queries,
         ZERO=zero_logit,
         FIRST=first,
-        BN=tiles.keys,
-        STAGES=tiles.stages,
-        PACKED=tiles.packed and qkv.element_size() == 2,
+        BN=CLASS_BLOCK,
+        STAGES=2,
+        PACKED=qkv.element_size() == 2,
     )
     if first == "part":
         merge()

@@ -5,7 +5,6 @@ Measured on an H100 (`benchmarks/sparse_attention.py --operator offset --tune`; 
 """
 
 import dataclasses
-from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,27 +13,26 @@ class Tiles:
 
     Attributes:
         queries: queries of a block (BM).
-        blocks: blocks of a program (TILES), 0 for all of a head.
+        blocks: blocks of a program.
         warps: warps of a program.
-        keys: keys of a block of the class token's query (BN).
-        stages: such blocks in flight.
-        packed: products with v in 16 bit.
+        apart: the class token's row has launches of its own; else every program computes its part of it. Under zero_logit it always has,
+            where a head has several programs, since all need the sums of v before they begin.
     """
 
     queries: int
     blocks: int
     warps: int
-    keys: int = 64
-    stages: int = 1
-    packed: bool = True
+    apart: bool = False
 
 
 # (least tokens, tiles), ascending; the last row that fits counts.
 TABLE: tuple[tuple[int, Tiles], ...] = (
-    (0, Tiles(32, 0, 4)),
-    (1000, Tiles(64, 4, 8)),
+    (0, Tiles(16, 4, 4)),
+    (400, Tiles(32, 2, 4)),
+    (2000, Tiles(64, 2, 16, apart=True)),
 )
-CLASS_KEYS = 512  # keys of a part of the class token's row where zero_logit needs the sums of v first
+CLASS_BLOCK = 64  # keys of a block of the class token's row
+CLASS_KEYS = 512  # keys of a part of it, where it has launches of its own
 
 
 def tiles_for(tokens: int, head_dim: int, element_size: int = 2) -> Tiles:
@@ -56,6 +54,6 @@ def power_of_two(width: int, least: int = 16) -> int:
     return max(least, 1 << (width - 1).bit_length())
 
 
-def span_of(tokens: int, tiles: Tiles) -> int:
-    """Patch queries of a program: a multiple of `tiles.queries`, all of a head where `tiles.blocks` is 0."""
-    return tiles.queries * (tiles.blocks or -(-(tokens - 1) // tiles.queries))
+def span_of(tiles: Tiles) -> int:
+    """Patch queries of a program."""
+    return tiles.queries * tiles.blocks

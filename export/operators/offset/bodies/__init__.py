@@ -1,0 +1,1 @@
+"""Bodies of `flashrib::OffsetAttention`, as ONNX text."""

@@ -1,0 +1,121 @@
+"""The fused kernel on the CPU, through Triton's interpreter; `test_kernel.py` runs this file, since Triton must be told first.
+
+Errors are ratios of the RMS of the definition in float64 on the same (rounded) inputs, and at most twice those of the plain definition in
+the same dtype, plus a rounding floor.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from torch import Tensor
+from triton.runtime import interpreter
+
+from flashrib.model.attention.fibonacci import offset_attention, op
+from flashrib.model.attention.fibonacci.tuning import Tiles
+from tests.model.attention.fibonacci.cases import LAYERS, layer
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter: exp2 that underflows
+
+# One program of a head; several, whose parts of the class token's row are merged; the class token's row in launches of its own.
+CUTS = {"whole": Tiles(16, 8, 1), "parts": Tiles(16, 1, 1), "apart": Tiles(16, 2, 1, apart=True)}
+DTYPES = {"float32": (torch.float32, 2e-6), "float16": (torch.float16, 1e-3), "bfloat16": (torch.bfloat16, 8e-3)}
+MASKED = ["neg_inf", "zero_logit"]
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel does not write stays NaN."""
+
+    def poisoned(self: Tensor, *size: Any, **options: Any) -> Tensor:
+        flat = size if size and isinstance(size[0], int) else tuple(size[0])
+        options = {"dtype": self.dtype, **options}
+        return self.new_full(flat, float("nan") if options["dtype"].is_floating_point else -1, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+
+
+@pytest.fixture(autouse=True)
+def mended_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton 3.6's interpreter computes with the bit patterns of bfloat16, and takes no bounds of loops from NumPy 2.5's arrays."""
+    builder, patch = interpreter.InterpreterBuilder, interpreter._patch_lang_tensor
+    product, binary = builder.create_dot, builder.binary_op
+
+    def widened(handle: Any) -> Any:
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return product(self, widened(a), widened(b), *rest)
+
+    def binary_op(self: Any, a: Any, b: Any, function: Any) -> Any:
+        if a.dtype.scalar != tl.bfloat16:
+            return binary(self, a, b, function)
+        result = torch.from_numpy(function(widened(a).data, widened(b).data)).bfloat16()
+        return interpreter.TensorHandle(result.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
+
+    def with_index(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    monkeypatch.setattr(builder, "create_dot", create_dot)
+    monkeypatch.setattr(builder, "binary_op", binary_op)
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", with_index)
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def take(name: str) -> None:
+        monkeypatch.setattr(op, "tiles_for", lambda *_: CUTS[name])
+        monkeypatch.setattr(op, "CLASS_BLOCK", 16)
+        monkeypatch.setattr(op, "CLASS_KEYS", 32)
+
+    return take
+
+
+def error(out: Tensor, wanted: Tensor) -> float:
+    return ((out.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()).item()
+
+
+def check(name: str, mode: str, dtype: torch.dtype, floor: float) -> None:
+    qkv, offsets, heads = layer(name)
+    rounded = qkv.to(dtype)
+    wanted = offset_attention(rounded.double(), offsets, heads, mode, form="reference")
+    plain = offset_attention(rounded, offsets, heads, mode, form="reference")
+    out = torch.ops.flashrib.offset_attention(rounded, offsets, heads, mode == "zero_logit")
+    assert out.dtype == dtype
+    assert error(out, wanted) <= 2 * error(plain, wanted) + floor
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name: str, cut: Callable[[str], None]) -> None:
+    cut("parts")
+    check(name, "neg_inf", torch.float32, 2e-6)
+
+
+@pytest.mark.parametrize("mode", MASKED)
+@pytest.mark.parametrize("named", CUTS)
+def test_cuts(named: str, mode: str, cut: Callable[[str], None]) -> None:
+    cut(named)
+    check("modified", mode, torch.float32, 2e-6)
+
+
+@pytest.mark.parametrize("mode", MASKED)
+@pytest.mark.parametrize("named", DTYPES)
+def test_dtypes(named: str, mode: str, cut: Callable[[str], None]) -> None:
+    cut("parts")
+    check("grid-7", mode, *DTYPES[named])
+
+
+def test_weighted_values_stay_within_float16(cut: Callable[[str], None]) -> None:
+    cut("parts")
+    qkv, offsets, heads = layer("grid-7")
+    qkv.chunk(3, dim=-1)[2].fill_(60000.0)
+    out = torch.ops.flashrib.offset_attention(qkv.half(), offsets, heads, False)
+    assert torch.allclose(
+        out.float(), torch.tensor(60000.0), rtol=2e-3
+    )  # two weighted values together would be infinite

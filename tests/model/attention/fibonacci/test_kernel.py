@@ -1,0 +1,65 @@
+"""The fused kernel computes what its definition says: on the CPU in a process of its own, where Triton interprets it, and on a GPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flashrib.model.attention.fibonacci import offset_attention
+from flashrib.model.attention.fibonacci.offsets import head_offsets, pack_offsets
+from tests.model.attention.fibonacci.cases import LAYERS, layer
+from tests.places import ROOT
+
+
+@pytest.mark.slow
+def test_interpreted() -> None:
+    """Triton decides when it is imported whether it interprets kernels, and other tests of this process compile them."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "tests/model/attention/fibonacci/interpreted_kernel.py"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["neg_inf", "zero_logit"])
+def test_on_a_gpu(mode: str, dtype: torch.dtype) -> None:
+    floor = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
+    cases = [layer(name) for name in LAYERS]
+    for patches, heads in ((196, 12), (576, 6), (1024, 3), (3136, 12)):
+        offsets = pack_offsets(head_offsets(patches, heads, 1, "depth", "modified"), patches)
+        qkv = torch.randn(2, patches + 1, 3 * heads * 64, generator=torch.Generator().manual_seed(patches)).double()
+        qkv[..., : heads * 64] *= 0.25
+        cases.append((qkv, offsets, heads))
+    for qkv, offsets, heads in cases:
+        on_gpu, offsets = qkv.to("cuda", dtype), offsets.cuda()
+        wanted = offset_attention(on_gpu.double(), offsets, heads, mode, form="gather")
+        plain = offset_attention(on_gpu, offsets, heads, mode, form="reference")
+        out = offset_attention(on_gpu, offsets, heads, mode, form="triton")
+
+        def error(x: torch.Tensor, wanted: torch.Tensor = wanted) -> float:
+            return ((x - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()).item()
+
+        assert error(out) <= 2 * error(plain) + floor
+
+
+@pytest.mark.gpu
+def test_gradient_on_a_gpu() -> None:
+    qkv, offsets, heads = layer("modified")
+    offsets = offsets.cuda()
+
+    def gradient(form: str, dtype: torch.dtype) -> torch.Tensor:
+        x = qkv.to("cuda", dtype).requires_grad_()
+        offset_attention(x, offsets, heads, "zero_logit", form=form).square().sum().backward()
+        assert x.grad is not None
+        return x.grad.double()
+
+    assert (gradient("triton", torch.float32) - gradient("reference", torch.float64)).abs().max() <= 1e-4
