@@ -109,5 +109,5 @@ def offset_attention(
 
 def _dense(qkv: Tensor, num_heads: int) -> Tensor:
     """Plain attention of a ViT, through PyTorch's fused one."""
-    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.view(*qkv.shape[:2], 3, num_heads, -1).permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)

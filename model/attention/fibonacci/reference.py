@@ -14,5 +14,5 @@ def offset_attention_reference(qkv: Tensor, offsets: Tensor, num_heads: int, mas
     if mask_mode != "dense":
         left_out = ~support(offsets, tokens)
         scores = scores.masked_fill(left_out, 0.0 if mask_mode == "zero_logit" else -torch.inf)
-    out = torch.softmax(scores, dim=-1) @ v
+    out: Tensor = torch.softmax(scores, dim=-1) @ v
     return out.transpose(1, 2).reshape(batch, tokens, channels // 3)
