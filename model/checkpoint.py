@@ -1,6 +1,5 @@
 """Checkpoints -> networks, and networks -> .safetensors. What a checkpoint's shapes do not tell is asked of its architecture's folder."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from flashrib.model.architectures.registry import (
 from flashrib.model.config import NetworkConfig
 from flashrib.model.network import Network
 from flashrib.model.state_dict import ARCHITECTURE, read_checkpoint, read_state_dict, sha256_of
+from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.errors import CheckpointError, UsageError
 
 __all__ = ["describe_checkpoint", "load_model", "read_state_dict", "save_safetensors", "sha256_of"]
@@ -66,16 +66,7 @@ def save_safetensors(path: str | Path, network: Network, extra_metadata: Mapping
     config = network.config
     header = {**(extra_metadata or {}), ARCHITECTURE: name_of(config), **architecture_of(config).header(config)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    content = safetensors.torch.save(tensors, header)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
-        raise
+    write_whole(path, safetensors.torch.save(tensors, header), CheckpointError)
 
 
 def describe_checkpoint(path: str | Path, arch: str | None = None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from flashrib.model.network import Upscaler
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
 from flashrib.model.training.qat import QuantizationAware
+from flashrib.runtime.artifacts.files import replacing
 from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 from flashrib.runtime.quality.metrics import psnr
 
@@ -52,14 +52,8 @@ class TrainingState:
             "step": self.step,
             "config": json.dumps(dataclasses.asdict(config)),
         }
-        temporary = folder / (STATE + ".tmp")
-        try:
+        with replacing(folder / STATE) as temporary:
             torch.save(state, temporary)
-            os.replace(temporary, folder / STATE)
-        except OSError as error:
-            raise FlashribError(f"{folder / STATE}: cannot be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
         with self.averaged():
             save_safetensors(folder / WEIGHTS, self.network, {"flashrib.steps": str(self.step)})
 

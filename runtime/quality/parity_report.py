@@ -6,9 +6,7 @@ import importlib.metadata
 import io
 import json
 import math
-import os
 import platform
-import secrets
 import string
 from importlib import resources
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flashrib.runtime.errors import FlashribError
+from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.pictures.encode import Metadata, encode_png
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.quality.parity import Artifact, Parity, Shown, psnr_drop, to_8_bits
@@ -36,16 +34,7 @@ def write_report(parity: Parity, path: Path) -> None:
     Raises:
         FlashribError: the file cannot be written.
     """
-    text = render_report(parity)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise FlashribError(f"{path}: the report cannot be written: {error.strerror}") from error
-        raise
+    write_whole(path, render_report(parity).encode())
 
 
 def render_report(parity: Parity) -> str:
