@@ -8,12 +8,12 @@ from pathlib import Path
 from PIL import Image
 
 from flashrib.runtime.errors import PictureError
-from flashrib.runtime.pictures.decode import matching_profile, read_exif
 from flashrib.runtime.pictures.encode import Metadata
 from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.large.sink import file_sink
 from flashrib.runtime.pictures.large.source import VipsSource
 from flashrib.runtime.pictures.large.tiff import scaled_geo_tags
+from flashrib.runtime.pictures.metadata import profile_of, read_exif, read_extras
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_stream
 
@@ -95,9 +95,10 @@ def upscale_large(
     assert kind is not None
     if kind.longest_side and max(height, width) > kind.longest_side:
         raise PictureError(f"{target}: {width} x {height} is too large for {kind.name}: write PNG or TIFF")
-    with Image.open(source) as image:
+    with open(source, "rb") as file, Image.open(file) as image:
         _, exif = read_exif(image)
-        metadata = Metadata(matching_profile(image.info.get("icc_profile"), gray=pixels.gray), exif)
+        extras = read_extras(image, file, decoded=False)
+        metadata = Metadata(profile_of(image, extras, exif, gray=pixels.gray), exif, extras)
     tags = scaled_geo_tags(source, scale) if kind.name == "TIFF" and image.format == "TIFF" else []
     with file_sink(Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags) as sink:
         upscale_stream(session, pixels, sink, tile=tile, halo=halo, progress=progress)

@@ -2,29 +2,16 @@
 
 import dataclasses
 import io
-import os
-import struct
 import sys
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
 from flashrib.runtime.errors import PictureError
-
-ORIENTATION = 0x0112
-EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-# Tags of the first directory that describe the photograph, not the layout of the file that it came from: description, make,
-# model, orientation, resolution, software, date, artist, rating, the XP* texts, copyright, and the two sub-directories.
-KEPT_EXIF_TAGS = (
-    *(0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x4746, 0x4749, 0x8298),
-    *(0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),
-    *(EXIF_IFD, GPS_IFD),
-)
-# Pixel dimensions, which upscaling makes wrong, and the pointer to a directory that is not copied.
-DROPPED_EXIF_TAGS = (0xA002, 0xA003, 0xA005)
+from flashrib.runtime.pictures.profiles import lab_to_srgb
 
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284
 OTHER_BYTE_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -71,6 +58,8 @@ def decode(image: ImageFile.ImageFile, reopen: Callable[[], ImageFile.ImageFile]
         stretch = {"L;2": 85, "L;4": 17}.get(rawmode, 1)
         samples = np.asarray(image.convert("L"))[..., None]
         return Decoded(_add_key_alpha(samples, key * stretch if isinstance(key, int) else None))
+    if image.mode == "LAB":
+        return Decoded(lab_to_srgb(image), converted=True)
     if image.mode == "CMYK":
         return Decoded(_cmyk_to_srgb(image), converted=True)
     target = {
@@ -85,9 +74,7 @@ def decode(image: ImageFile.ImageFile, reopen: Callable[[], ImageFile.ImageFile]
         "PA": "RGBA",
     }.get(image.mode)
     if target is None:
-        kind = {"F": "32-bit floating point", "I": "signed or 32-bit integer", "LAB": "CIE Lab"}.get(
-            image.mode, image.mode
-        )
+        kind = {"F": "32-bit floating point", "I": "signed or 32-bit integer"}.get(image.mode, image.mode)
         raise PictureError(f"{kind} pixels are not supported; save it as RGB or gray with 8 or 16 bits per channel")
     return Decoded(np.asarray(image.convert(target)))
 
@@ -101,50 +88,6 @@ def oriented(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         samples = samples[:, ::-1]
     return samples
-
-
-def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
-    """Return the orientation (1..8, 1 where there is none) and the EXIF block of a picture that has been turned upright.
-
-    Only tags about the photograph are kept. A damaged block is dropped: it must not keep a sound picture from being read.
-    """
-    orientation = 1
-    try:
-        exif = image.getexif()
-        if exif.get(ORIENTATION) in range(1, 9):
-            orientation = int(exif[ORIENTATION])
-        kept = Image.Exif()
-        for tag in KEPT_EXIF_TAGS:
-            if tag in (EXIF_IFD, GPS_IFD):
-                directory = {key: value for key, value in exif.get_ifd(tag).items() if key not in DROPPED_EXIF_TAGS}
-                if directory:
-                    kept[tag] = directory
-            elif tag in exif:
-                kept[tag] = exif[tag]
-        if not len(kept):
-            return orientation, None
-        kept[ORIENTATION] = 1
-        return orientation, kept.tobytes()
-    except Exception:  # Pillow raises nearly anything for damaged EXIF
-        return orientation, None
-
-
-def matching_profile(icc: bytes | None, gray: bool) -> bytes | None:
-    """Return `icc` if its colour space (bytes 16..19 of the header, ICC.1:2022 section 7.2) is that of the pixels."""
-    if not icc or icc[16:20] != (b"GRAY" if gray else b"RGB "):
-        return None
-    return icc
-
-
-def png_is_complete(file: IO[bytes]) -> bool:
-    """Whether a PNG has its last chunk, IEND; Pillow is content once the rows are there."""
-    file.seek(8)
-    while len(header := file.read(8)) == 8:
-        length, name = struct.unpack(">L4s", header)
-        if name == b"IEND":
-            return len(file.read(4)) == 4
-        file.seek(length + 4, os.SEEK_CUR)
-    return False
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:

@@ -1,5 +1,5 @@
-"""Encoders of the picture formats. WebP and BMP are Pillow's; PNG and JPEG are written in blocks on all cores; TIFF, which Pillow
-cannot write in colour with 16 bits, is written here.
+"""Encoders of the picture formats. PNG and JPEG are written in blocks on all cores; TIFF, which Pillow cannot write in colour with
+16 bits, is written here; the others are Pillow's.
 
 Every encoder takes an open file, `samples` (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha, uint8 or uint16,
 what belongs to them, and a quality of 1 to 100 or None; a format without a quality ignores it.
@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from flashrib.runtime.errors import PictureError
-from flashrib.runtime.pictures.decode import EXIF_IFD, GPS_IFD
 from flashrib.runtime.pictures.jpeg import BAND_ROWS, JpegWriter
+from flashrib.runtime.pictures.metadata import EXIF_IFD, GPS_IFD, XMP_KEYWORD
+from flashrib.runtime.pictures.picture import Extras
 from flashrib.runtime.pictures.png import PngWriter
 
 JPEG_QUALITY = 95
+AVIF_QUALITY = 90
+METRES_PER_INCH = 0.0254
+LONG_TEXT = 1024  # bytes of a text of PNG that is compressed
 # Higher levels make photographs a few percent smaller and take two to three times as long.
 DEFLATE_LEVEL = 3
 # Likewise for lossless WebP: 20 instead of 80 costs 0.3 percent of size and takes a third of the time.
@@ -36,10 +40,12 @@ class Metadata:
     Attributes:
         icc: ICC profile of the pixels as they are written.
         exif: EXIF block ("Exif\\0\\0" and a TIFF structure).
+        extras: what else the format can hold; an encoder ignores the rest.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
+    extras: Extras = dataclasses.field(default_factory=Extras)
 
 
 class _WriteOnly:
@@ -56,40 +62,42 @@ class _WriteOnly:
 def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a PNG of the depth of `samples`."""
     height, width, channels = samples.shape
-    with PngWriter(file, height, width, channels, 8 * samples.dtype.itemsize, png_chunks(metadata)) as writer:
+    with PngWriter(file, height, width, channels, samples.itemsize * 8, png_chunks(metadata)) as writer:
         writer.write(samples)
-
-
-def png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
-    """Return what stands before the pixels of a PNG."""
-    chunks = []
-    if metadata.icc:
-        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
-    if metadata.exif:
-        chunks.append((b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
-    return chunks
 
 
 def encode_jpeg(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a JPEG without chroma subsampling, gray or RGB with 8 bits; quality 95 where None."""
-    options = {"icc_profile": metadata.icc, "exif": metadata.exif or b""}
     height, width, channels = samples.shape
-    with JpegWriter(file, height, width, channels, quality or JPEG_QUALITY, options) as writer:
+    with JpegWriter(file, height, width, channels, quality or JPEG_QUALITY, jpeg_options(metadata)) as writer:
         for rows in _row_blocks(samples, BAND_ROWS):
             writer.write(to_8_bits(rows))
 
 
 def encode_webp(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
-    """Write a WebP, lossless where `quality` is None; it has neither gray nor 16 bits."""
-    image = _pillow(to_8_bits(samples))
-    image = image.convert("RGBA" if samples.shape[-1] in (2, 4) else "RGB")
+    """Write a WebP, lossless where `quality` is None."""
     options = {"lossless": quality is None, "quality": WEBP_LOSSLESS_EFFORT if quality is None else quality}
-    image.save(_as_file(file), "WEBP", icc_profile=metadata.icc or b"", exif=metadata.exif or b"", **options)
+    _pillow(to_8_bits(samples)).save(_as_file(file), "WEBP", **_blocks(metadata), **options)
+
+
+def encode_avif(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
+    """Write an AVIF with 8 bits and without chroma subsampling; quality 90 where None."""
+    image = _pillow(to_8_bits(samples))
+    image.save(_as_file(file), "AVIF", quality=quality or AVIF_QUALITY, subsampling="4:4:4", **_blocks(metadata))
+
+
+def encode_jxl(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
+    """Write a JPEG XL with 8 bits, lossless where `quality` is None; its encoder takes no profile."""
+    options: dict[str, Any] = {"lossless": True} if quality is None else {"quality": quality}
+    if metadata.exif or metadata.extras.xmp:
+        options |= {"use_container": True, "exif": metadata.exif, "xmp": metadata.extras.xmp}
+    _pillow(to_8_bits(samples)).save(_as_file(file), "JXL", **options)
 
 
 def encode_bmp(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
-    """Write a BMP, gray or RGB with 8 bits, which holds nothing but pixels."""
-    _pillow(to_8_bits(samples)).save(_as_file(file), "BMP")
+    """Write a BMP, gray or RGB with 8 bits, which holds nothing but pixels and their density."""
+    density = metadata.extras.density
+    _pillow(to_8_bits(samples)).save(_as_file(file), "BMP", **({"dpi": density} if density else {}))
 
 
 def encode_tiff(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
@@ -101,9 +109,6 @@ def encode_tiff(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, qual
     Raises:
         PictureError: more than 4 GiB; the message lacks the file's name.
     """
-    if samples.dtype == np.uint16 and samples.shape[-1] == 2:
-        # Gray with alpha at 16 bits is legal, but Pillow refuses it; a gray profile does not fit colour.
-        samples, metadata = samples[..., [0, 0, 0, 1]], dataclasses.replace(metadata, icc=None)
     height = samples.shape[0]
     rows_per_strip = max(1, STRIP_BYTES // samples[0].nbytes)
     strips = -(-height // rows_per_strip)
@@ -144,11 +149,12 @@ def _tiff_directory(
     samples: NDArray[Any], rows_per_strip: int, metadata: Metadata
 ) -> TiffImagePlugin.ImageFileDirectory_v2:
     directory = TiffImagePlugin.ImageFileDirectory_v2()
+    extras = metadata.extras
     if metadata.exif:
-        block = Image.Exif()
-        block.load(metadata.exif)
-        for tag in block:
-            directory[tag] = block.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else block[tag]
+        exif = Image.Exif()
+        exif.load(metadata.exif)
+        for tag in exif:
+            directory[tag] = exif.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else exif[tag]
     height, width, channels = samples.shape
     directory[256], directory[257] = width, height
     directory[258] = (samples.dtype.itemsize * 8,) * channels
@@ -160,10 +166,71 @@ def _tiff_directory(
     directory[317] = 2  # horizontal differences
     if channels in (2, 4):
         directory[338] = 2  # alpha, not multiplied into the colours
+    if extras.density and 282 not in directory:
+        directory[282], directory[283], directory[296] = *extras.density, 2  # inches
+    for tag, block, kind in ((700, extras.xmp, TiffTags.BYTE), (33723, extras.iptc, TiffTags.UNDEFINED)):
+        if block:
+            directory.tagtype[tag] = kind
+            directory[tag] = block
     if metadata.icc:
         directory.tagtype[34675] = TiffTags.UNDEFINED
         directory[34675] = metadata.icc
     return directory
+
+
+def jpeg_options(metadata: Metadata) -> dict[str, Any]:
+    """Return what is written beside the pixels of a JPEG, as Pillow takes it."""
+    extras = metadata.extras
+    options: dict[str, Any] = {"icc_profile": metadata.icc, "exif": metadata.exif or b"", "comment": extras.comment}
+    if extras.density:
+        options["dpi"] = extras.density
+    if extras.xmp:
+        options["xmp"] = extras.xmp
+    if extras.iptc:
+        options["extra"] = _photoshop_segment(extras.iptc)
+    return options
+
+
+def png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
+    """Return (name, content) of the chunks before the pixels, in the order that PNG 3rd edition, section 5.6, asks for."""
+    extras = metadata.extras
+    chunks = []
+    if metadata.icc:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
+    # A profile and sRGB must not stand together.
+    chunks += [(name, content) for name, content in extras.colour_chunks if not (metadata.icc and name == b"sRGB")]
+    if extras.density:
+        chunks.append((b"pHYs", struct.pack(">LLB", *(round(dots / METRES_PER_INCH) for dots in extras.density), 1)))
+    if metadata.exif:
+        chunks.append((b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
+    if extras.xmp:
+        chunks.append((b"iTXt", XMP_KEYWORD.encode() + bytes(5) + extras.xmp))
+    for keyword, text in extras.text:
+        chunks.append(_text_chunk(keyword, text))
+    return chunks
+
+
+def _text_chunk(keyword: str, text: str) -> tuple[bytes, bytes]:
+    """tEXt, zTXt where it is long, iTXt where Latin-1 does not do (PNG 3rd edition, section 11.3.3)."""
+    name = keyword.encode("latin-1", "replace")[:79] + b"\0"
+    try:
+        content = text.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"iTXt", name + bytes(4) + text.encode()
+    return (b"tEXt", name + content) if len(content) < LONG_TEXT else (b"zTXt", name + b"\0" + zlib.compress(content))
+
+
+def _photoshop_segment(iptc: bytes) -> bytes:
+    """APP13 of a JPEG with the image resource 0x0404 of Photoshop, which holds IPTC."""
+    resource = b"8BIM" + struct.pack(">HHL", 0x0404, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+
+
+def _blocks(metadata: Metadata) -> dict[str, Any]:
+    """Profile, EXIF and XMP as Pillow's encoders take them."""
+    blocks = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.extras.xmp}
+    return {name: block or b"" for name, block in blocks.items()}
 
 
 def _row_blocks(samples: NDArray[Any], rows: int) -> Iterator[NDArray[Any]]:

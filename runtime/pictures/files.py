@@ -1,8 +1,9 @@
-"""Pictures in and out of files: PNG, JPEG, WebP, TIFF and BMP, at their own depth, with alpha, EXIF and ICC profile."""
+"""Pictures in and out of files and streams, at their own depth, with what belongs to them; `formats` has the table of formats."""
 
 import contextlib
+import dataclasses
+import io
 import os
-import secrets
 import stat
 import threading
 import warnings
@@ -15,59 +16,99 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.alpha import fill_transparent
-from flashrib.runtime.pictures.decode import decode, matching_profile, oriented, read_exif
-from flashrib.runtime.pictures.encode import Metadata
-from flashrib.runtime.pictures.formats import FORMATS, PILLOW_FORMATS, SUFFIXES, format_of, names, opened_format
+from flashrib.runtime.pictures.decode import decode, oriented
+from flashrib.runtime.pictures.fit import fitted
+from flashrib.runtime.pictures.formats import (
+    FORMATS,
+    PILLOW_FORMATS,
+    WRITTEN_SUFFIXES,
+    Encoder,
+    Format,
+    names,
+    opened_format,
+    written_format,
+)
 from flashrib.runtime.pictures.libtiff import libtiff_errors
+from flashrib.runtime.pictures.limits import max_pixels_by_memory
+from flashrib.runtime.pictures.metadata import exif_as_srgb, profile_of, read_exif, read_extras
 from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.pictures.tiff import why_not_tiff
+from flashrib.runtime.whole_file import replacing
 
 __all__ = [
-    "MAX_PIXELS",
     "Picture",
     "check_output",
     "fill_transparent",
     "read_picture",
+    "read_stream",
     "write_picture",
+    "write_stream",
 ]
 
-# Generous for scans, small enough to stop a forged header: 2**30 pixels take 3 GiB at 8 bits per channel.
-MAX_PIXELS = 2**30
+MOST_BYTES = 2**31
+"""Of a file that comes through a pipe and is held in memory as a whole."""
 
-# Pillow's pixel limit and Python's warning filters belong to the whole process.
+# Pillow's pixel limit, its answer to truncated files and Python's warning filters belong to the whole process.
 _reading = threading.Lock()
 
 
-def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a PNG, JPEG, WebP, TIFF or BMP file; its content decides, not its name.
+class _DamagedError(PictureError):
+    """A picture of which a part may be usable."""
 
-    Palettes and transparent values become RGB(A). CMYK becomes 8-bit sRGB through the file's profile. The orientation of the
-    EXIF block is applied. An ICC profile that does not fit the pixels is dropped. Of the several pictures in a phone's JPEG
-    the first is read, and of a TIFF the only one that is neither a thumbnail nor a mask.
+
+def read_picture(
+    path: str | os.PathLike[str], *, max_pixels: int | None = None, allow_truncated: bool = False
+) -> Picture:
+    """Read a file of one of the formats in `formats.FORMATS`; its content decides, not its name.
+
+    Palettes and transparent values become RGB(A). CMYK and Lab become 8-bit sRGB, CMYK through the file's profile. The
+    orientation of the EXIF block is applied. An ICC profile that does not fit the pixels is dropped; what a PNG or EXIF says about
+    colours in another way becomes a profile. Of the several pictures in a phone's JPEG the first is read, and of a TIFF the only
+    one that is neither a thumbnail nor a mask.
 
     Args:
-        path: the file.
-        max_pixels: refuse larger pictures; guards against forged headers.
+        path: the file, or a pipe such as /dev/stdin.
+        max_pixels: refuse larger pictures; guards against forged headers. None: what fits into free memory.
+        allow_truncated: take what there is of a file whose end is missing, the rest gray or black; `Picture.extras.lost` says so.
 
     Raises:
         PictureError: there is no such file, it is not a picture, it is damaged or truncated, it is an animation or has
             several pages, it is too large, or its kind of pixels is not supported.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise PictureError(
-                f"{path}: {'is a folder' if os.path.isdir(path) else 'is not a regular file'}, not a picture"
-            )
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            raise PictureError(f"{path}: is a {'folder' if stat.S_ISDIR(mode) else 'device'}, not a picture")
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise PictureError(f"{path}: the file is empty")
-            with _unlimited_pillow():
-                return _read(file, path, max_pixels)
+            return read_stream(file, os.fspath(path), max_pixels=max_pixels, allow_truncated=allow_truncated)
     except FileNotFoundError as error:
         raise PictureError(f"{path}: there is no such file") from error
     except OSError as error:
         raise PictureError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a zero byte in the name
         raise PictureError(f"{os.fspath(path)!r}: cannot be a file name: {error}") from error
+
+
+def read_stream(file: IO[bytes], name: str, *, max_pixels: int | None = None, allow_truncated: bool = False) -> Picture:
+    """Read a picture from an open file or pipe; `name` stands in messages. See `read_picture`."""
+    if not file.seekable():
+        content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise PictureError(f"{name}: is longer than {MOST_BYTES} bytes; save it as a file first")
+        file = io.BytesIO(content)
+    if not file.read(1):
+        raise PictureError(f"{name}: the file is empty")
+    limit = max_pixels_by_memory() if max_pixels is None else max_pixels
+    try:
+        with _our_pillow():
+            return _read(file, name, limit, lenient=False)
+    except _DamagedError:
+        if not allow_truncated:
+            raise
+    with _our_pillow(lenient=True):
+        picture = _read(file, name, limit, lenient=True)
+    lost = ("what is damaged or missing of it", *picture.extras.lost)
+    return dataclasses.replace(picture, extras=dataclasses.replace(picture.extras, lost=lost))
 
 
 def check_output(
@@ -88,22 +129,11 @@ def check_output(
         alpha: the picture has pixels that are not opaque.
 
     Raises:
-        PictureError: the folder does not exist, the file exists, the extension is that of no format, or the
+        PictureError: the folder does not exist, the file exists, the extension is that of no format that is written, or the
             format cannot hold such a picture.
     """
     path = Path(path)
-    kind = format_of(path)
-    if kind is None:
-        raise PictureError(f"{path}: cannot write {path.suffix!r} files; use one of {', '.join(SUFFIXES)}")
-    if kind.longest_side and max(height, width) > kind.longest_side:
-        raise PictureError(
-            f"{path}: {width} x {height} is too large for {kind.name} (at most {kind.longest_side} a side); write PNG or TIFF"
-        )
-    if alpha and not kind.alpha:
-        with_alpha = tuple(row for row in FORMATS if row.alpha)
-        raise PictureError(
-            f"{path}: {kind.name} cannot keep transparency; write {names(with_alpha, last=', ')} instead"
-        )
+    check_held(_format(path)[0], str(path), height=height, width=width, alpha=alpha)
     try:
         if path.is_dir():
             raise PictureError(f"{path}: is a folder; give a file name")
@@ -117,44 +147,90 @@ def check_output(
         raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def check_held(kind: Format, name: str, *, height: int = 1, width: int = 1, alpha: bool = False) -> None:
+    """Refuse a picture that a format cannot hold; `name` stands in the PictureError."""
+    if kind.longest_side and max(height, width) > kind.longest_side:
+        raise PictureError(
+            f"{name}: {width} x {height} is too large for {kind.name} (at most {kind.longest_side} a side); write PNG or TIFF"
+        )
+    if alpha and not kind.alpha:
+        with_alpha = tuple(row for row in FORMATS if row.alpha)
+        raise PictureError(f"{name}: {kind.name} cannot keep transparency; write {names(with_alpha)} instead")
+
+
 def write_picture(
     path: str | os.PathLike[str], picture: Picture, *, overwrite: bool = False, quality: int | None = None
-) -> None:
+) -> tuple[str, ...]:
     """Write `picture` in the format of the extension of `path`, whole or not at all.
 
-    PNG and TIFF keep 16 bits, the others get 8. PNG, WebP and TIFF keep alpha; JPEG and BMP refuse a picture with visible
-    transparency rather than flatten it, and drop an alpha that is opaque everywhere. All but WebP keep gray as one channel
-    (the mean of the three), all but BMP keep ICC profile and EXIF.
+    docs/pictures.md has a table of what each format keeps. A picture with visible transparency is refused rather than flattened
+    where the format has none; an alpha that is opaque everywhere is dropped. Colours are converted to sRGB where their profile
+    cannot stay.
 
     Args:
         path: the file to be written.
         picture: what to write.
         overwrite: an existing file may be replaced.
-        quality: 1..100 for JPEG (95 where None, never with chroma subsampling) and WebP (lossless where None); the other
-            formats are lossless and take no notice of it.
+        quality: 1..100 for JPEG (95 where None), AVIF (90; both without chroma subsampling), WebP and JPEG XL (lossless where None);
+            the other formats are lossless and ignore it.
+
+    Returns:
+        What could not be kept, for the user to read, such as "EXIF".
 
     Raises:
         UsageError: `quality` is out of range.
         PictureError: see `check_output`; or the file cannot be written, for instance because the disk is full.
     """
+    check_output(path, overwrite=overwrite, height=picture.height, width=picture.width, alpha=picture.see_through)
+    kind, encode = _format(Path(path))
+    with _written(str(path)), replacing(path) as file:
+        return _encode(file, picture, kind, encode, quality)
+
+
+def write_stream(
+    file: IO[bytes], name: str, picture: Picture, suffix: str = ".png", *, quality: int | None = None
+) -> tuple[str, ...]:
+    """Write `picture` to a pipe or an open file, in the format of `suffix`; `name` stands in messages. See `write_picture`."""
+    kind, encode = _format(Path("stream" + suffix))
+    check_held(kind, name, height=picture.height, width=picture.width, alpha=picture.see_through)
+    with _written(name):
+        content = io.BytesIO()
+        lost = _encode(content, picture, kind, encode, quality)
+        file.write(content.getbuffer())
+        file.flush()
+    return lost
+
+
+def _format(path: Path) -> tuple[Format, Encoder]:
+    written = written_format(path)
+    if written is None:
+        raise PictureError(f"{path}: cannot write {path.suffix!r} files; use one of {', '.join(WRITTEN_SUFFIXES)}")
+    return written
+
+
+def _encode(file: IO[bytes], picture: Picture, kind: Format, encode: Encoder, quality: int | None) -> tuple[str, ...]:
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality must be 1 to 100, not {quality}")
-    check_output(path, overwrite=overwrite, height=picture.height, width=picture.width, alpha=picture.see_through)
-    kind = format_of(path)
-    assert kind is not None
-    samples = picture.samples(alpha=kind.alpha)
-    icc = matching_profile(picture.icc, gray=picture.gray and kind.gray) if kind.icc else None
+    samples, metadata, lost = fitted(picture, kind)
+    encode(file, samples, metadata, quality)
+    return lost
+
+
+@contextlib.contextmanager
+def _written(name: str) -> Iterator[None]:
+    """Turn what goes wrong while writing into one line about the file."""
     try:
-        with _replacing(path) as file:
-            kind.encode(file, samples, Metadata(icc, picture.exif), quality)
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has had enough
     except OSError as error:
-        raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise PictureError(f"{name}: cannot be written: {error.strerror or error}") from error
     except (PictureError, ValueError) as error:
-        raise PictureError(f"{path}: cannot be written: {error}") from error
+        raise PictureError(f"{name}: cannot be written: {error}") from error
 
 
-def _read(file: IO[bytes], path: str | os.PathLike[str], max_pixels: int) -> Picture:
-    """Read an open, non-empty file."""
+def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool) -> Picture:
+    """Read a file that is not empty; `lenient` takes damage for what it gives."""
     page = 0
 
     def reopen() -> ImageFile.ImageFile:
@@ -172,61 +248,49 @@ def _read(file: IO[bytes], path: str | os.PathLike[str], max_pixels: int) -> Pic
         width, height = image.size
         if width * height > max_pixels:
             raise PictureError(
-                f"{width} x {height} pixels are more than the limit of {max_pixels}; raise max_pixels if you trust the file"
+                f"{width} x {height} pixels are more than the limit of {max_pixels}; if you trust the file and have the memory,"
+                f" raise it: --max-pixels {width * height}"
             )
+        if kind.check is not None and not lenient and (damage := kind.check(image, file)):
+            raise _DamagedError(damage)
         with libtiff_errors() as errors:
             decoded = decode(image, reopen)
-        if errors:
-            raise PictureError(f"is damaged or truncated: {len(errors)} errors in its compressed data")
-        if kind.is_complete is not None and not kind.is_complete(file):
-            raise PictureError(f"is damaged or truncated: the end of the {kind.name} is missing")
+        if errors and not lenient:
+            raise _DamagedError(f"is damaged or truncated: {len(errors)} errors in its compressed data")
         orientation, exif = read_exif(image)
+        extras = read_extras(image, file)
+        gray = decoded.samples.shape[-1] <= 2
+        icc = None if decoded.converted else profile_of(image, extras, exif, gray)
     except UnidentifiedImageError as error:
-        raise PictureError(f"{path}: is not a {names()} picture, or its header is damaged") from error
+        reason = why_not_tiff(file) or f"is not a {names()} picture, or its header is damaged"
+        raise PictureError(f"{name}: {reason}") from error
     except PictureError as error:
-        raise PictureError(f"{path}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except MemoryError as error:
-        raise PictureError(f"{path}: does not fit into memory") from error
+        raise PictureError(f"{name}: does not fit into memory") from error
     except Exception as error:  # Pillow raises nearly anything for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise PictureError(f"{path}: is damaged or truncated: {reason}") from error
+        raise _DamagedError(f"{name}: is damaged or truncated: {reason}") from error
 
     samples = oriented(decoded.samples, orientation)
-    channels = samples.shape[-1]
-    gray = channels <= 2
     return Picture(
         pixels=np.repeat(samples[..., :1], 3, axis=-1) if gray else np.ascontiguousarray(samples[..., :3]),
-        alpha=np.ascontiguousarray(samples[..., -1]) if channels in (2, 4) else None,
+        alpha=np.ascontiguousarray(samples[..., -1]) if samples.shape[-1] in (2, 4) else None,
         gray=gray,
-        icc=None if decoded.converted else matching_profile(image.info.get("icc_profile"), gray),
-        exif=exif,
+        icc=icc,
+        exif=exif_as_srgb(exif) if decoded.converted else exif,
+        extras=dataclasses.replace(extras, colour_chunks=()) if decoded.converted else extras,
     )
 
 
 @contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces `path` at the end, or vanishes if anything goes wrong."""
-    # Through a link the file that it points to is replaced, not the link.
-    target = Path(path).resolve()
-    temporary = target.with_name(f".flashrib-{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def _unlimited_pillow() -> Iterator[None]:
-    """Exchange Pillow's pixel limit for ours, and keep its warnings off the terminal."""
+def _our_pillow(lenient: bool = False) -> Iterator[None]:
+    """Exchange Pillow's limit of pixels for ours and its answer to truncated files, and keep its warnings off the terminal."""
     with _reading, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
+        limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, lenient
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated

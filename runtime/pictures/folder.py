@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flashrib.runtime.errors import PictureError
-from flashrib.runtime.pictures.formats import SUFFIXES, format_of
+from flashrib.runtime.pictures.formats import SUFFIXES
 
 
 def list_pictures(folder: Path, *, recursive: bool = False, besides: Path | None = None) -> list[Path]:
@@ -23,7 +23,7 @@ def list_pictures(folder: Path, *, recursive: bool = False, besides: Path | None
         pictures = [
             path
             for path in paths
-            if format_of(path)
+            if path.suffix.lower() in SUFFIXES
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
             and path.is_file()
             and not (left_out and path.resolve().is_relative_to(left_out))

@@ -9,6 +9,31 @@ from numpy.typing import NDArray
 from flashrib.runtime.errors import PictureError
 
 
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What a file says beside pixels, profile and EXIF, as far as it holds for the upscaled picture as well.
+
+    Attributes:
+        density: (horizontal, vertical) dots per inch.
+        xmp: XMP packet, orientation 1, without sizes in pixels.
+        iptc: IPTC records (IIM).
+        comment: comment of a JPEG or GIF.
+        text: (keyword, text) of PNG.
+        colour_chunks: (name, content) of PNG's chunks about colour; `Picture.icc` says the same where a profile can.
+        hdr: "PQ" or "HLG" where these chunks say so, which no profile can.
+        lost: what was in the file and is not kept, for the user to read, such as "a gain map".
+    """
+
+    density: tuple[float, float] | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    hdr: str | None = None
+    lost: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass
 class Picture:
     """A picture at its native depth, upright.
@@ -19,6 +44,7 @@ class Picture:
         gray: the three channels are equal and are written as one.
         icc: ICC profile of the pixels; None stands for sRGB (or gray with sRGB's curve).
         exif: EXIF block ("Exif\\0\\0" and a TIFF structure), orientation 1; None where there is none.
+        extras: what else the file says.
 
     Raises:
         PictureError: the arrays do not have these shapes and types.
@@ -29,6 +55,7 @@ class Picture:
     gray: bool = False
     icc: bytes | None = None
     exif: bytes | None = None
+    extras: Extras = dataclasses.field(default_factory=Extras)
 
     def __post_init__(self) -> None:
         """Check shapes and types."""

@@ -5,6 +5,8 @@ The memory of the network is bounded by the tile, everywhere. The memory of pixe
 whole one.
 """
 
+import dataclasses
+
 import numpy as np
 
 from flashrib.runtime.artifacts.info import ModelInfo
@@ -45,7 +47,7 @@ def upscale_picture(
         progress: see `upscale_array`; colour and alpha count as one.
 
     Returns:
-        The picture scale times as high and wide, of the same dtype, gray if it was, with its ICC profile and EXIF data.
+        The picture scale times as high and wide, of the same dtype, gray if it was, with all that belongs to it.
 
     Raises:
         UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
@@ -71,7 +73,7 @@ def upscale_picture(
         upscaled_alpha = upscale_array(session, alpha, tile=tile, halo=halo, progress=report(1))
     elif alpha is not None:
         upscaled_alpha = np.full(upscaled.shape[:2], alpha[0, 0], alpha.dtype)
-    return Picture(pixels=upscaled, alpha=upscaled_alpha, gray=picture.gray, icc=picture.icc, exif=picture.exif)
+    return dataclasses.replace(picture, pixels=upscaled, alpha=upscaled_alpha)
 
 
 def upscale_array(

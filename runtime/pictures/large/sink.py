@@ -1,7 +1,6 @@
 """Writes PNG, JPEG and TIFF in bands of rows, whole or not at all."""
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -12,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import OutOfMemoryError, PictureError
-from flashrib.runtime.pictures.encode import JPEG_QUALITY, Metadata, png_chunks, to_8_bits
+from flashrib.runtime.pictures.encode import JPEG_QUALITY, Metadata, jpeg_options, png_chunks, to_8_bits
+from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.jpeg import JpegWriter
 from flashrib.runtime.pictures.large.tiff import write_tiff
 from flashrib.runtime.pictures.png import PngWriter
+from flashrib.runtime.whole_file import replacing
 
 Pixels = NDArray[Any]
 
@@ -74,30 +75,21 @@ def file_sink(
     Raises:
         PictureError: the file cannot be written.
     """
-    # Through a link the file that it points to is replaced, not the link.
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    suffix = path.suffix.lower()
+    kind = format_of(path)
     try:
-        with open(temporary, "xb") as file:
-            if suffix == ".png":
+        with replacing(path) as file:
+            if kind is not None and kind.name == "PNG":
                 with PngWriter(file, height, width, channels, 8 * dtype.itemsize, png_chunks(metadata)) as png:
                     yield RowSink(png.write, width, channels, dtype)
-            elif suffix in (".jpg", ".jpeg"):
-                options = {"icc_profile": metadata.icc, "exif": metadata.exif or b""}
+            elif kind is not None and kind.name == "JPEG":
+                options = jpeg_options(metadata)
                 with JpegWriter(file, height, width, channels, quality or JPEG_QUALITY, options) as jpeg:
                     yield RowSink(lambda rows: jpeg.write(to_8_bits(rows)), width, channels, dtype)
             else:
                 with _tiff(file, (height, width, channels), dtype, metadata, tags or []) as write:
                     yield RowSink(write, width, channels, dtype)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
     except OSError as error:
         raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import io
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,18 @@ import pytest
 from numpy.typing import DTypeLike
 from PIL import Image
 
+from flashrib.runtime import whole_file
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.pictures import files as pictures
 from flashrib.runtime.pictures import formats
-from flashrib.runtime.pictures.files import Picture, check_output, read_picture, write_picture
+from flashrib.runtime.pictures.files import (
+    Picture,
+    check_output,
+    read_picture,
+    read_stream,
+    write_picture,
+    write_stream,
+)
 from tests.runtime.picture_files import SRGB, channels_of, noise, picture, pillow_bytes
 
 
@@ -133,11 +142,33 @@ def test_the_limit_of_pixels_can_be_set_and_pillows_is_left_alone(tmp_path: Path
 
 
 def test_names_that_are_no_pictures(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    cases = {"none.png": "there is no such file", "": "is a folder", "pipe": "is not a regular file", "\0": "file name"}
+    cases = {"none.png": "there is no such file", "": "is a folder", "\0": "file name"}
     for name, message in cases.items():
         with pytest.raises(PictureError, match=message):
             read_picture(f"{tmp_path}/{name}")
+    with pytest.raises(PictureError, match="is a device"):
+        read_picture("/dev/null")
+
+
+def test_pipes_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    data = pillow_bytes(Image.fromarray(noise(300, 300, 3)), "PNG")
+    thread = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    thread.start()
+    assert np.array_equal(read_picture(tmp_path / "pipe").pixels, noise(300, 300, 3))
+    thread.join()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_streams_are_written_and_read(suffix: str) -> None:
+    stream = io.BytesIO()
+    write_stream(stream, "standard output", picture(), suffix)
+    stream.seek(0)
+    assert read_stream(stream, "standard input").height == 9
+    with pytest.raises(PictureError, match="standard output: JPEG cannot keep transparency"):
+        write_stream(stream, "standard output", picture(alpha=True), ".jpg")
+    with pytest.raises(PictureError, match="standard input: the file is empty"):
+        read_stream(io.BytesIO(), "standard input")
 
 
 def denied(*_: object, **__: object) -> None:
@@ -146,7 +177,8 @@ def denied(*_: object, **__: object) -> None:
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_picture(tmp_path / "a.png", picture())
-    monkeypatch.setattr(pictures, "open", denied, raising=False)  # root may read everything
+    for module in (pictures, whole_file):
+        monkeypatch.setattr(module, "open", denied, raising=False)  # root may read everything
     with pytest.raises(PictureError, match=r"a\.png: cannot be read: Permission denied"):
         read_picture(tmp_path / "a.png")
     with pytest.raises(PictureError, match=r"b\.png: cannot be written: Permission denied"):

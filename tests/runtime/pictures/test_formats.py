@@ -12,7 +12,9 @@ from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.formats import FORMATS, SUFFIXES, Format, format_of
 from tests.runtime.picture_files import SRGB, noise
 
-EVERY_FORMAT = pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+EVERY_FORMAT = pytest.mark.parametrize(
+    "row", [row for row in FORMATS if row.encode and row.opened_as], ids=lambda row: row.name
+)
 
 
 def test_no_suffix_stands_for_two_formats() -> None:
@@ -30,13 +32,15 @@ def test_what_a_format_can_hold(tmp_path: Path, row: Format) -> None:
         with Image.open(path) as image:
             assert image.format in row.opened_as
         read = read_picture(path)
-        assert (read.icc is not None) == row.icc
+        assert (read.icc is not None) == ("icc" in row.keeps)
         write_picture(path, Picture(np.repeat(noise(9, 7, 1), 3, -1), gray=True), overwrite=True)
         assert read_picture(path).gray == row.gray
         see_through = Picture(noise(9, 7, 3), noise(9, 7))
         if row.alpha:
             write_picture(path, see_through, overwrite=True)
-            assert np.array_equal(read_picture(path).alpha, see_through.alpha)
+            alpha = read_picture(path).alpha
+            assert alpha is not None
+            assert np.abs(alpha.astype(int) - noise(9, 7)).mean() < 1
         else:
             with pytest.raises(PictureError, match="cannot keep transparency"):
                 write_picture(path, see_through, overwrite=True)
