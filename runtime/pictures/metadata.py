@@ -254,5 +254,5 @@ def _text(image: ImageFile.ImageFile, decoded: bool) -> tuple[tuple[str, str], .
     return tuple(
         (str(key), str(value))
         for key, value in texts.items()
-        if isinstance(value, str) and key not in (XMP_KEYWORD, "xmp") and not key.startswith("Raw profile type ")
+        if isinstance(value, str) and key not in (XMP_KEYWORD, "xmp") and not str(key).startswith("Raw profile type ")
     )
