@@ -7,16 +7,57 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from flashrib.runtime.errors import FlashribError, ModelError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX, SUFFIX = ".flashrib-", ".part"
+
+_cleared: set[Path] = set()
+
+
+@contextlib.contextmanager
+def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a temporary file for writing; at the end it takes the place of `path`, and where anything goes wrong it vanishes.
+
+    It lies in the same folder. What it holds is on the disk before it takes its name, so that a machine that stops leaves the old file
+    or the new one. Through a link the file that it points to is replaced, and a file that is replaced keeps its mode. What killed
+    processes left in the folder is removed: such a file is not locked.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    target = Path(path).resolve()
+    remove_leftovers(target.parent)
+    temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    try:
+        with open(temporary, "xb") as file:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+            file.flush()
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            if os.name != "nt":  # still locked, so that nobody takes it for a leftover
+                os.replace(temporary, target)
+        if os.name == "nt":  # an open file cannot be renamed there
+            os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], failure: type[FlashribError] = FlashribError) -> Iterator[Path]:
-    """Give the name of a temporary file to write; at the end it takes the place of `path`, and where anything goes wrong it vanishes.
-
-    It lies in the same folder. What it holds is on the disk before it takes its name, so that a machine that stops leaves the old file
-    or the new one. Through a link the file that it points to is replaced, and a file that is replaced keeps its mode.
+    """Give the name of a temporary file to write, for libraries that open it themselves; otherwise as `opened_whole`.
 
     Args:
         path: of the file to write.
@@ -25,20 +66,23 @@ def replacing(path: str | os.PathLike[str], failure: type[FlashribError] = Flash
     Raises:
         FlashribError: of the kind `failure`, the file cannot be written.
     """
-    target = Path(path).resolve()
-    temporary = target.with_name(f".flashrib-{secrets.token_hex(8)}.part")
     try:
-        yield temporary
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with opened_whole(path) as file:
+            yield Path(file.name)
     except OSError as error:
         raise failure(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that were killed, once per folder and process."""
+    if fcntl is None or folder in _cleared:
+        return
+    _cleared.add(folder)
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, failure: type[FlashribError] = FlashribError) -> None:

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from flashrib.runtime.artifacts.files import opened_whole
 from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.alpha import fill_transparent
 from flashrib.runtime.pictures.decode import decode, oriented
@@ -33,7 +34,6 @@ from flashrib.runtime.pictures.limits import max_pixels_by_memory
 from flashrib.runtime.pictures.metadata import exif_as_srgb, profile_of, read_exif, read_extras
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.pictures.tiff import why_not_tiff
-from flashrib.runtime.whole_file import replacing
 
 __all__ = [
     "Picture",
@@ -183,7 +183,7 @@ def write_picture(
     """
     check_output(path, overwrite=overwrite, height=picture.height, width=picture.width, alpha=picture.see_through)
     kind, encode = _format(Path(path))
-    with _written(str(path)), replacing(path) as file:
+    with _written(str(path)), opened_whole(path) as file:
         return _encode(file, picture, kind, encode, quality)
 
 

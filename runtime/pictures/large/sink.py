@@ -10,13 +10,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flashrib.runtime.artifacts.files import opened_whole
 from flashrib.runtime.errors import OutOfMemoryError, PictureError
 from flashrib.runtime.pictures.encode import JPEG_QUALITY, Metadata, jpeg_options, png_chunks, to_8_bits
 from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.jpeg import JpegWriter
 from flashrib.runtime.pictures.large.tiff import write_tiff
 from flashrib.runtime.pictures.png import PngWriter
-from flashrib.runtime.whole_file import replacing
 
 Pixels = NDArray[Any]
 
@@ -77,7 +77,7 @@ def file_sink(
     """
     kind = format_of(path)
     try:
-        with replacing(path) as file:
+        with opened_whole(path) as file:
             if kind is not None and kind.name == "PNG":
                 with PngWriter(file, height, width, channels, 8 * dtype.itemsize, png_chunks(metadata)) as png:
                     yield RowSink(png.write, width, channels, dtype)

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,21 @@ def test_what_cannot_be_written_or_read_says_so(tmp_path: Path) -> None:
         write_whole(tmp_path, b"", CheckpointError)
     with pytest.raises(ModelError, match="gone: cannot be read: No such file"):
         sha256_of(tmp_path / "gone")
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".flashrib-0123456789abcdef.part").write_bytes(b"left by a process that was killed")
+    (tmp_path / "notes.part").touch()
+    code = "import sys, time; from flashrib.runtime.artifacts.files import replacing"
+    code += "\nwith replacing(sys.argv[1]) as path:\n    path.write_bytes(b'new'); print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "slow.bin")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        write_whole(tmp_path / "a.bin", b"content")
+        parts = sorted(path.name for path in tmp_path.iterdir())
+        process.communicate("go on\n")
+    assert [name for name in parts if name.endswith(".part")] == [*[n for n in parts if ".flashrib" in n], "notes.part"]
+    assert ".flashrib-0123456789abcdef.part" not in parts
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "notes.part", "slow.bin"]
+    assert (tmp_path / "slow.bin").read_bytes() == b"new"

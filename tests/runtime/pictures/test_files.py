@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import DTypeLike
 from PIL import Image
 
-from flashrib.runtime import whole_file
+from flashrib.runtime.artifacts import files as artifact_files
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.pictures import files as pictures
 from flashrib.runtime.pictures import formats
@@ -177,7 +177,7 @@ def denied(*_: object, **__: object) -> None:
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_picture(tmp_path / "a.png", picture())
-    for module in (pictures, whole_file):
+    for module in (pictures, artifact_files):
         monkeypatch.setattr(module, "open", denied, raising=False)  # root may read everything
     with pytest.raises(PictureError, match=r"a\.png: cannot be read: Permission denied"):
         read_picture(tmp_path / "a.png")
@@ -248,6 +248,13 @@ def test_overwriting_goes_through_links_and_leaves_nothing_behind(tmp_path: Path
     assert link.is_symlink()
     assert np.array_equal(read_picture(target).pixels, new.pixels)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "link.png", "real"]
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", picture())
+    (tmp_path / "a.png").chmod(0o604)
+    write_picture(tmp_path / "a.png", picture(), overwrite=True)
+    assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o604
 
 
 def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
