@@ -7,6 +7,7 @@ from flashrib.calibration.layers import Layer
 from flashrib.calibration.quality import Quality
 from flashrib.calibration.sensitivity import Cost
 from flashrib.runtime.errors import ModelError
+from flashrib.runtime.progress import Progress
 
 POINTS = 8  # of the curve, besides those that the search for the budget adds
 
@@ -44,7 +45,7 @@ def choose(
     macs: Mapping[str, int],
     budget: float,
     measure: Callable[[Sequence[Layer]], Quality],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Choice:
     """Order the layers by error per MAC, and take the longest beginning of that order whose loss, measured, is within the budget.
 

@@ -29,13 +29,13 @@ from flashrib.calibration.statistics import (
     Channels,
     Doubles,
     Moments,
-    Progress,
     Runs,
     collect_channels,
     collect_moments,
     readers_of,
 )
 from flashrib.runtime.errors import ModelError
+from flashrib.runtime.progress import Progress
 
 STRENGTHS = (None, 0.5, 0.75, 1.0)  # None: no smoothing
 

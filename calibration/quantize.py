@@ -22,7 +22,6 @@ from flashrib.calibration.quality import Judge, Quality
 from flashrib.calibration.report import Report
 from flashrib.calibration.sensitivity import layer_costs
 from flashrib.calibration.state import State
-from flashrib.calibration.statistics import Progress as Steps
 from flashrib.calibration.statistics import Runs, feed, input_type
 from flashrib.calibration.tiles import TileSet, draw_tiles
 from flashrib.export.save import save_onnx
@@ -30,10 +29,10 @@ from flashrib.runtime.artifacts.files import sha256_of, write_whole
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, UsageError
+from flashrib.runtime.progress import PhaseProgress, Progress
 
 RESTS = ("fp32", "fp16")  # what the model may compute in; ONNX Runtime's CPU has no bf16 to measure with
 LEAST_SIDE = 64
-Progress = Callable[[float, str], None]
 
 
 def calibrate(
@@ -41,7 +40,7 @@ def calibrate(
     pictures: Path,
     output: Path,
     options: CalibrationOptions,
-    progress: Progress = lambda part, phase: None,
+    progress: PhaseProgress = lambda part, phase: None,
 ) -> Report:
     """Quantize a model as far as the budget allows, and write `output`, `output`.json and `output`.png.
 
@@ -154,7 +153,7 @@ def _side(metadata: ModelInfo, options: CalibrationOptions) -> int:
     return side
 
 
-def _phases(options: CalibrationOptions, candidates: int, progress: Progress) -> Callable[[str], Steps]:
+def _phases(options: CalibrationOptions, candidates: int, progress: PhaseProgress) -> Callable[[str], Progress]:
     """Return what makes, of a phase's name, the callback with its steps done and all."""
     # In runs of the whole network: ranges twice per tile, a layer about half a run per tile, and a dozen measurements.
     parts = {
@@ -164,7 +163,7 @@ def _phases(options: CalibrationOptions, candidates: int, progress: Progress) ->
     }
     total = sum(parts.values())
 
-    def phase(name: str) -> Steps:
+    def phase(name: str) -> Progress:
         before = sum(list(parts.values())[: list(parts).index(name)])
         return lambda done, steps: progress((before + parts[name] * done / steps) / total, name)
 

@@ -11,7 +11,7 @@ from flashrib.calibration.cuts import Piece, pieces
 from flashrib.calibration.graph import Arrays, part, run, runner
 from flashrib.calibration.layers import Layer
 from flashrib.calibration.quality import Judge
-from flashrib.calibration.statistics import Progress
+from flashrib.runtime.progress import Progress
 
 Quantized = Callable[[ModelProto, Sequence[Layer]], ModelProto]
 

@@ -14,12 +14,12 @@ from flashrib.calibration.graph import Arrays, constant, run, runner, with_outpu
 from flashrib.calibration.layers import Layer
 from flashrib.calibration.tiles import Tile
 from flashrib.runtime.errors import ModelError
+from flashrib.runtime.progress import Progress
 
 BINS = 2048  # of a histogram of absolute values
 MOST_ROWS = 512  # positions of a tile that enter the second moments of a convolution
 
 Doubles = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass

@@ -10,7 +10,6 @@ from pathlib import Path
 from flashrib.export.engine.configure import targets_of
 from flashrib.export.engine.engine_from_onnx import Engine, engine_from_onnx
 from flashrib.export.engine.options import EngineOptions, Shapes
-from flashrib.export.engine.progress import Progress
 from flashrib.export.engine.source import Source, read_source
 from flashrib.export.operators.bodies import operators_of
 from flashrib.export.operators.plugin.model import fingerprint
@@ -20,6 +19,7 @@ from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.errors import FlashribError, SessionError
 from flashrib.runtime.nvidia.cuda import find_gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, load_flavour
+from flashrib.runtime.progress import PhaseProgress
 
 
 def build_engine(
@@ -28,7 +28,7 @@ def build_engine(
     options: EngineOptions,
     *,
     timing_cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: PhaseProgress | None = None,
     cache: Path | None = None,
 ) -> tuple[EngineManifest, bool]:
     """Build the engine `output` and write its manifest beside it.

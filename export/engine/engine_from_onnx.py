@@ -12,13 +12,14 @@ from flashrib.export.engine.configure import configure, save_timing_cache, targe
 from flashrib.export.engine.fusion import check_fused
 from flashrib.export.engine.log import engine_layers, inspect, max_scratch, scratch_by_layer
 from flashrib.export.engine.options import EngineOptions, Shapes
-from flashrib.export.engine.progress import Progress, postponed_interrupt, progress_monitor
+from flashrib.export.engine.progress import postponed_interrupt, progress_monitor
 from flashrib.export.engine.quantized import EIGHT_BITS, check_quantized, quantized_nodes
 from flashrib.export.engine.source import Source, engine_bodies, prepared_model
 from flashrib.export.operators.plugin.model import with_plugin
 from flashrib.runtime.artifacts.engine import EngineManifest
 from flashrib.runtime.errors import ModelError, SessionError, UsageError
 from flashrib.runtime.nvidia.flavours import FLAVOURS, collecting_logger, first_error, load_flavour
+from flashrib.runtime.progress import PhaseProgress
 
 # ONNX's Attention is fused or not built at all; what TensorRT says in the second case.
 _NO_KERNEL = "not supported by a dedicated kernel"
@@ -58,7 +59,7 @@ class _Order:
 
 
 def engine_from_onnx(
-    source: Source, options: EngineOptions, *, timing_cache: Path | None = None, progress: Progress | None = None
+    source: Source, options: EngineOptions, *, timing_cache: Path | None = None, progress: PhaseProgress | None = None
 ) -> Engine:
     """Build an engine. TensorRT-RTX does it on the CPU, TensorRT on the GPU that the engine is for.
 
@@ -122,7 +123,7 @@ def _ordered(source: Source, options: EngineOptions, timed: bool) -> _Order:
     return _Order(source, options, trt, collecting_logger(trt, "VERBOSE"), targets, shapes, model)
 
 
-def _built(order: _Order, timing_cache: Path | None, progress: Progress) -> tuple[bytes, Any]:
+def _built(order: _Order, timing_cache: Path | None, progress: PhaseProgress) -> tuple[bytes, Any]:
     """Build; the engine, and the configuration with what the builder measured.
 
     Raises:

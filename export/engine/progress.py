@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Progress = Callable[[float, str], None]
+from flashrib.runtime.progress import PhaseProgress
 
 
 @dataclasses.dataclass
@@ -58,7 +58,7 @@ class Phases:
         return min(1.0, (phase.done + inner) / phase.steps)
 
 
-def progress_monitor(trt: Any, report: Progress, cancelled: Callable[[], bool]) -> Any:
+def progress_monitor(trt: Any, report: PhaseProgress, cancelled: Callable[[], bool]) -> Any:
     """Return a progress monitor for TensorRT's builder.
 
     Args:

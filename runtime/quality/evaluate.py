@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.files import Picture, read_picture
 from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.imresize import imresize
+from flashrib.runtime.progress import Progress
 from flashrib.runtime.quality.metrics import psnr, ssim
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_array
@@ -91,7 +92,7 @@ def evaluate(
     *,
     tile: int | tuple[int, int] | None = None,
     halo: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Score]:
     """Upscale the low-resolution pictures and compare with the high-resolution ones, one after the other.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from flashrib.runtime.errors import (
     SessionError,
     UsageError,
 )
+from flashrib.runtime.progress import Progress
 from flashrib.runtime.quality.metrics import psnr
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, Bound, bound_of
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
@@ -125,7 +126,7 @@ def verify(
     seed: int = SEED,
     threads: int | None = None,
     most_shown: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Parity:
     """Run the reference and the artifacts on the same inputs and compare the outputs; all sessions are open at a time.
 

@@ -9,7 +9,7 @@ not by the picture where source and sink allow it.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
 from flashrib.runtime.pictures.sink import Sink
 from flashrib.runtime.pictures.source import Source
+from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
 from flashrib.runtime.tiling.plan import Span, TilePlan
-
-Progress = Callable[[int, int], None]
 
 
 def run_tiles(session: Session, source: Source, tiles: TilePlan, sink: Sink, progress: Progress | None) -> int:

@@ -15,9 +15,10 @@ from flashrib.runtime.pictures.alpha import fill_transparent
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.pictures.sink import ArraySink, Sink
 from flashrib.runtime.pictures.source import ArraySource, Source
+from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Pixels, Session
 from flashrib.runtime.tiling.plan import TilePlan, plan, smaller, spread
-from flashrib.runtime.tiling.run import Progress, run_tiles
+from flashrib.runtime.tiling.run import run_tiles
 
 DEFAULT_TILE = 256
 """Input pixels that an inner tile owns on each side."""
