@@ -1,12 +1,15 @@
 """Proof that an exported file is valid and computes what the PyTorch network computes in float32."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from flashrib.export.emulate import emulated
 from flashrib.model.network import Network
@@ -16,7 +19,7 @@ from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
 from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions.onnx_cpu import open_onnx
 
-Pictures = NDArray[np.float32]
+Values = NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +29,9 @@ class CheckResult:
     Attributes:
         method: "onnxruntime" where ONNX Runtime ran the file itself, "emulation" where it ran the graph in float32 with every
             tensor rounded (`flashrib.export.emulate`).
-        size: (H, W) of the pictures.
+        size: (H, W) of the images; the last two axes of the first input where that is none.
         max_abs: largest error of a single value, 1 being white.
-        rms_ratio: RMS of the error over RMS of the reference, at least `LEAST_RMS`; the worst
-            picture of the batch.
+        rms_ratio: RMS of the error over RMS of the reference, at least `LEAST_RMS`; the worst image of the batch.
     """
 
     method: str
@@ -39,7 +41,7 @@ class CheckResult:
 
 
 def check_file(path: Path, network: Network, clamp: bool = False) -> list[CheckResult]:
-    """Check a file against its network: validity, shape inference, and the output on noise and a checkerboard.
+    """Check a file against its network: validity, shape inference, and the output on noise and a checkerboard, for every input.
 
     fp32 is run as it is; fp16 as it is and in emulation, because ONNX Runtime's CPU hides overflow; bf16 in emulation alone.
 
@@ -59,44 +61,62 @@ def check_file(path: Path, network: Network, clamp: bool = False) -> list[CheckR
     model = onnx.load(path, load_external_data=False)
     properties = {entry.key: entry.value for entry in model.metadata_props}
     precision = ModelInfo.from_properties(properties, path.name).precision
-    dims = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]  # 0: dynamic
-    least = network.config.minimum
-    pictures = _pictures(dims[0], (dims[2] or least | 1, dims[3] or (least + 2) | 1))
-    reference = _reference(network, pictures, clamp)
+    inputs = _inputs(model, network)
+    reference = _reference(network, inputs, clamp)
     results = []
     if precision != "bf16":
-        results.append(_compare("onnxruntime", path, pictures, reference, precision))
+        results.append(_compare("onnxruntime", path, inputs, reference, precision))
     if precision != "fp32":
         copy = path.with_name("emulated.onnx")  # in the folder of the external data
         try:
             onnx.save(emulated(onnx.load(path)), copy)
-            results.append(_compare("emulation", copy, pictures, reference, precision))
+            results.append(_compare("emulation", copy, inputs, reference, precision))
         finally:
             copy.unlink(missing_ok=True)
     return results
 
 
-def _pictures(batch: int, size: tuple[int, int]) -> Pictures:
-    """Return (batch, 3, H, W): noise in the upper half, and black and white pixels in a checkerboard, the steepest there is, below.
+def _inputs(model: ModelProto, network: Network) -> dict[str, Values]:
+    """Return a value for every input of a file, in order: images, noise, and zeros for integers; open sides small and odd."""
+    least = network.config.minimum
+    sides = {"height": least | 1, "width": (least + 2) | 1}
+    known = {tensor.name: tensor for tensor in network.config.inputs()}
+    values: dict[str, Values] = {}
+    for seed, end in enumerate(model.graph.input):
+        tensor = known[end.name]
+        open_sides = dict(zip(tensor.shape, tensor.sizes(**sides), strict=True))
+        axes = zip(end.type.tensor_type.shape.dim, tensor.shape, strict=True)
+        shape = tuple(dim.dim_value or open_sides[axis] for dim, axis in axes)
+        if not tensor.dtype.startswith("float"):
+            values[end.name] = np.zeros(shape, tensor.dtype)
+        elif len(shape) == 4:
+            values[end.name] = _images(seed, shape)
+        else:
+            values[end.name] = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    return values
 
-    One picture holds both, because the reference on the CPU is most of the time that the export of a large network takes.
+
+def _images(seed: int, shape: tuple[int, ...]) -> Values:
+    """Return (B, C, H, W): noise in the upper half, and black and white pixels in a checkerboard, the steepest there is, below.
+
+    One image holds both, because the reference on the CPU is most of the time that the export of a large network takes.
     """
-    pictures = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
-    rows, columns = np.indices(size)
+    images = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    rows, columns = np.indices(shape[2:])
     board = ((rows + columns) % 2).astype(np.float32)
-    pictures[:, :, size[0] // 2 :] = board[size[0] // 2 :]
-    return pictures
+    images[:, :, shape[2] // 2 :] = board[shape[2] // 2 :]
+    return images
 
 
-def _reference(network: Network, pictures: Pictures, clamp: bool) -> Pictures:
+def _reference(network: Network, inputs: Mapping[str, Values], clamp: bool) -> Values:
     with torch.inference_mode():
-        y = network.reference(torch.from_numpy(pictures))
-        result: Pictures = (y.clamp(0.0, 1.0) if clamp else y).numpy()
+        y = network.reference(*(torch.from_numpy(value) for value in inputs.values()))
+        result: Values = (y.clamp(0.0, 1.0) if clamp else y).numpy()
     return result
 
 
-def _compare(method: str, path: Path, pictures: Pictures, reference: Pictures, precision: str) -> CheckResult:
-    output = _run(path, pictures)
+def _compare(method: str, path: Path, inputs: Mapping[str, Values], reference: Values, precision: str) -> CheckResult:
+    output = _run(path, inputs)
     if output.shape != reference.shape:
         raise ModelError(f"the exported file gives {output.shape}, the network {reference.shape}")
     if not np.isfinite(output).all():
@@ -113,15 +133,17 @@ def _compare(method: str, path: Path, pictures: Pictures, reference: Pictures, p
                 f"the exported file differs from the network in float32: {what} {seen:.3g} ({method}), but the bound of"
                 f" {precision} is {most:g}: choose a higher --precision"
             )
-    return CheckResult(method, (pictures.shape[2], pictures.shape[3]), max_abs, ratio)
+    *_, height, width = next(iter(inputs.values())).shape
+    return CheckResult(method, (height, width), max_abs, ratio)
 
 
-def _run(path: Path, pictures: Pictures) -> Pictures:
+def _run(path: Path, inputs: Mapping[str, Values]) -> Values:
     try:
         session = open_onnx(path)
-        half = session.get_inputs()[0].type == "tensor(float16)"
-        (output,) = session.run(["output"], {"input": pictures.astype(np.float16 if half else np.float32)})
+        half = {end.name for end in session.get_inputs() if end.type == "tensor(float16)"}
+        feeds = {name: value.astype(np.float16) if name in half else value for name, value in inputs.items()}
+        (output,) = session.run(["output"], feeds)
     except Exception as error:
         raise SessionError(f"ONNX Runtime cannot run the exported file: {' '.join(str(error).split())}") from error
-    result: Pictures = output.astype(np.float32)
+    result: Values = output.astype(np.float32)
     return result

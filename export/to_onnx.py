@@ -27,10 +27,11 @@ def onnx_from_network(
 ) -> ModelProto:
     """Fold a network and export it.
 
-    Input `input` (B, 3, H, W) and output `output` (B, 3, rH, rW), RGB, 0..1; H and W at least `config.minimum`.
+    Inputs are those of `network.config.inputs()`; for images `input` (B, 3, H, W), RGB, 0..1, H and W at least `config.minimum`. The
+    output is `output`, for upscalers (B, 3, rH, rW).
 
     Args:
-        network: SST or ESC in training form; stays as it is.
+        network: of any architecture, in training form; stays as it is.
         source_sha256: hash of the checkpoint, for the metadata.
         options: None: float32, batch 1, dynamic height and width, not clamped.
 
@@ -50,9 +51,16 @@ def export_graph(
         The model, and `nodes_traced`, `bytes_traced` (as torch's exporter writes it, in float32), `nodes` and `bytes`.
     """
     config = network.config
-    if options.tile is not None and min(options.tile) < config.minimum:
+    if options.tile is not None:
         height, width = options.tile
-        raise UsageError(f"tile {height}x{width}: {config.name} needs at least {config.minimum} pixels per side")
+        if not any({"height", "width"} <= set(tensor.shape) for tensor in config.inputs()):
+            raise UsageError(
+                f"tile {height}x{width}: {config.name} takes one size only, which is its own: leave --tile out"
+            )
+        if min(options.tile) < config.minimum:
+            raise UsageError(f"tile {height}x{width}: {config.name} needs at least {config.minimum} pixels per side")
+    if options.clamp and config.task == "classify":
+        raise UsageError(f"--clamp is for images, but {config.name} gives scores: leave it out")
     traced = trace(
         fold(network), opset=options.chosen_opset, batch=options.batch, tile=options.tile, clamp=options.clamp
     )

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--opset",
         type=int,
         choices=OPSETS,
-        help="ONNX opset; default: 20, and 23 where the precision or the form of attention needs it",
+        help="ONNX opset; default: 20, and 23 where the precision or the body of attention needs it",
     )
     group.add_argument(
         "--attention",

@@ -146,7 +146,7 @@ def load_trained(path: str | os.PathLike[str], arch: str | None, scale: int | No
     from flashrib.model.checkpoint import describe_checkpoint, load_model
 
     path = Path(path)
-    if scale is not None and (trained := describe_checkpoint(path, arch)["scale"]) not in (None, scale):
+    if scale is not None and (trained := describe_checkpoint(path, arch).get("scale")) not in (None, scale):
         # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
         raise CheckpointError(f"{path}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out")
     return load_model(path, arch, scale)

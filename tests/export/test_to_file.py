@@ -139,8 +139,8 @@ def test_an_error_beyond_the_bound_is_a_failure(tmp_path: Path, monkeypatch: pyt
 
 
 def test_external_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = export_file.save_onnx
-    monkeypatch.setattr(export_file, "save_onnx", lambda *a, **k: save(*a, **k, external_above=1000))
+    save = to_file.save_onnx
+    monkeypatch.setattr(to_file, "save_onnx", lambda *a, **k: save(*a, **k, external_above=1000))
     report = export(small_network(SMALL), tmp_path / "m.onnx", ExportOptions("fp16"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     assert len(report.checks) == 2
