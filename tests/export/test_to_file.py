@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from flashrib.export import check, export_file
+from flashrib.export import check, to_file
 from flashrib.export.operators.bodies import with_body
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.options import ExportOptions
