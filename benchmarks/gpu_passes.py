@@ -20,9 +20,11 @@ from triton.testing import do_bench_cudagraph
 
 from flashrib.model import PRESETS, build_model
 from flashrib.model.architectures.sst.gpu import GpuSST, Layer
-from flashrib.model.gpu import gpu_network, operators
-from flashrib.model.gpu.chain import Chain
+from flashrib.model.gpu import gpu_network, pointwise, spatial
+from flashrib.model.gpu.maps import Maps
+from flashrib.model.gpu.passes import Matmul, Wide
 from flashrib.model.gpu.tuning import CHUNK, Strip, Tile
+from flashrib.model.sizes import round_up
 
 BYTES = 4.3e12  # per second, measured on an H200
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -51,7 +53,7 @@ def microseconds(run: Callable[[], Any]) -> float:
     return 1e3 * result
 
 
-class Maps:
+class RandomMaps:
     """Random maps of one size."""
 
     def __init__(self, size: tuple[int, int], dtype: torch.dtype) -> None:
@@ -63,36 +65,36 @@ class Maps:
 
 def widths(layer: Layer) -> tuple[int, int, int]:
     """Widths in memory of x, of heads and of the FFN."""
-    assert isinstance(layer.gate, Chain)
-    inner = layer.gate.linear_weight.shape[0]
-    return -(-layer.middle.dim // 8) * 8, inner, layer.middle.out_width
+    assert isinstance(layer.gate, Matmul)
+    assert not isinstance(layer.middle, Matmul)
+    return round_up(layer.middle.dim, 8), layer.gate.weight.shape[0], layer.middle.out_width
 
 
-def passes(layer: Layer, last: Layer, maps: Maps) -> Iterator[tuple[str, Callable[[], Any], int]]:
+def passes(layer: Layer, last: Layer, maps: RandomMaps) -> Iterator[tuple[str, Callable[[], Any], int]]:
     """Name, call and channels moved per pixel of the passes of a layer, and of the end of a block."""
     dim, inner, hidden = widths(layer)
     n, x, o, u, qkv, logits = (maps(width) for width in (dim, dim, inner, hidden, 3 * inner, inner))
     gate: Any = layer.gate
-    yield "gate: depthwise, product", lambda: gate([n]), 3 * dim + inner
+    yield "gate: depthwise, matmul", lambda: gate(Maps(source=n)), 3 * dim + inner
     yield "attention", lambda: layer.attention(qkv, logits), 5 * inner
     still(layer.middle, layer.end, last.end)
-    yield "product, sum, norm, product, gelu", lambda: layer.middle([o, x]), inner + 2 * dim + hidden
+    yield "matmul, sum, norm, matmul, gelu", lambda: layer.middle(Maps(source=o, residual=x)), inner + 2 * dim + hidden
     yield (
-        "depthwise, product, sum, norm, qkv",
-        lambda: layer.end([u, x]),
-        3 * hidden + 3 * dim + (dim if layer.end.split else 0) + 3 * inner,
+        "depthwise, matmul, sum, norm, qkv",
+        lambda: layer.end(Maps(source=u, residual=x)),
+        3 * hidden + 3 * dim + (dim if isinstance(layer.end, Wide) else 0) + 3 * inner,
     )
-    yield "depthwise, product, sum", lambda: last.end([u, x]), 3 * hidden + 2 * dim
+    yield "depthwise, matmul, sum", lambda: last.end(Maps(source=u, residual=x)), 3 * hidden + 2 * dim
 
 
-def still(*chains: Chain) -> None:
-    """Products that are added in place add nothing, or x would grow from run to run."""
-    for chain in chains:
-        if chain.in_place:
-            chain.sum_weight.zero_()
+def still(*passes: nn.Module) -> None:
+    """Matmuls that are added in place add nothing, or x would grow from run to run."""
+    for each in passes:
+        if isinstance(each, Wide) and each.in_place and each.sum_weight is not None:
+            each.sum_weight.zero_()
 
 
-def pass_table(name: str, network: GpuSST, maps: Maps) -> None:
+def pass_table(name: str, network: GpuSST, maps: RandomMaps) -> None:
     pixels = maps.size[0] * maps.size[1]
     layers: Any = network.blocks[0].layers
     for label, run, channels in passes(layers[1], layers[-1], maps):
@@ -100,39 +102,38 @@ def pass_table(name: str, network: GpuSST, maps: Maps) -> None:
         print(f"| {name} | {label} | {time:.1f} | {floor:.1f} | {floor / time:.0%} |", flush=True)
 
 
-def tune(name: str, network: GpuSST, maps: Maps) -> None:
+def tune(name: str, network: GpuSST, maps: RandomMaps) -> None:
     """Every candidate for the passes that are kernels of ours."""
     layers: Any = network.blocks[0].layers
     layer: Layer = layers[1]
     dim, inner, hidden = widths(layer)
     x, o, u = maps(dim), maps(inner), maps(hidden)
     gate: Any = layer.gate
-    depthwise = {
-        f"depthwise of {dim}": lambda: operators.depthwise(x, gate.taps, gate.taps_bias, False),
-        f"depthwise of {hidden}, gelu": lambda: operators.depthwise(u, layer.end.taps, layer.end.taps_bias, True),
-    }
-    chains = {"product, sum, norm, product, gelu": lambda: layer.middle([o, x])}
-    taps, layer.end.taps = layer.end.taps, None  # the chain alone
-    chains["product, sum, norm, qkv"] = lambda: layer.end([u, x])
-    still(layer.middle, layer.end)
-    tile_for, wide_tile_for, strip_for = operators.tile_for, operators.wide_tile_for, operators.strip_for
+    end: Any = layer.end
+    of_gate, of_end = gate.depthwise, end.depthwise
+    depthwise = {f"depthwise of {dim}": lambda: of_gate(x), f"depthwise of {hidden}, gelu": lambda: of_end(u)}
+    chains = {"matmul, sum, norm, matmul, gelu": lambda: layer.middle(Maps(source=o, residual=x))}
+    end.depthwise = None  # the rest alone
+    chains["matmul, sum, norm, qkv"] = lambda: end(Maps(source=u, residual=x))
+    still(layer.middle, end)
+    tile_for, wide_tile_for, strip_for = pointwise.tile_for, pointwise.wide_tile_for, spatial.strip_for
     for label, run in chains.items():
         times = {}
         for tile in TILES:
-            operators.tile_for = lambda width, out, size, tile=tile: tile
-            operators.wide_tile_for = lambda dim, out, size, tile=tile: tile if out else wide_tile_for(dim, out, size)
+            pointwise.tile_for = lambda width, out, size, tile=tile: tile
+            pointwise.wide_tile_for = lambda dim, out, size, tile=tile: tile if out else wide_tile_for(dim, out, size)
             times[tile] = attempt(run)
-        operators.tile_for, operators.wide_tile_for = tile_for, wide_tile_for
-        width, out = (inner, layer.middle.out_width) if "gelu" in label else (hidden, layer.end.out_width)
+        pointwise.tile_for, pointwise.wide_tile_for = tile_for, wide_tile_for
+        width, out = (inner, layer.middle.out_width) if "gelu" in label else (hidden, end.out_width)
         now = wide_tile_for(dim, out, 2) if dim > CHUNK else tile_for(width, out, 2)
         print(f"{name}, {label}: {listed(times, now)}", flush=True)
-    layer.end.taps = taps
+    end.depthwise = of_end
     for (label, run), width in zip(depthwise.items(), (dim, hidden), strict=True):
         times = {}
         for strip in STRIPS:
-            operators.strip_for = lambda channels, strip=strip: strip
+            spatial.strip_for = lambda channels, strip=strip: strip
             times[strip] = attempt(run)
-        operators.strip_for = strip_for
+        spatial.strip_for = strip_for
         print(f"{name}, {label}: {listed(times, strip_for(width))}", flush=True)
 
 
@@ -164,12 +165,12 @@ def products(layer: Layer) -> dict[str, tuple[int, int]]:
     }
 
 
-def eight_bit(name: str, network: GpuSST, maps: Maps) -> None:
+def eight_bit(name: str, network: GpuSST, maps: RandomMaps) -> None:
     layers: Any = network.blocks[0].layers
     totals = [0.0] * 4
     one = torch.ones((), device="cuda")
     for label, (inputs, outputs) in products(layers[0]).items():
-        inputs, outputs = (-(-width // 16) * 16 for width in (inputs, outputs))  # what FP8 products take
+        inputs, outputs = (round_up(width, 16) for width in (inputs, outputs))  # what FP8 products take
         a = maps(inputs).flatten(0, 2)
         weight = torch.randn(outputs, inputs, device="cuda", dtype=a.dtype)
         a8, w8 = a.to(torch.float8_e4m3fn), weight.to(torch.float8_e4m3fn)
@@ -198,7 +199,7 @@ def main() -> None:
     parser.add_argument("--eight-bit", action="store_true")
     args = parser.parse_args()
     height, width = map(int, args.size.split("x"))
-    maps = Maps((height, width), DTYPES[args.dtype])
+    maps = RandomMaps((height, width), DTYPES[args.dtype])
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {args.size}, {args.dtype}")
     if args.eight_bit:
         print("| network | product | fp16, us | FP8, us | INT8, us | cast to FP8, us |\n|---|---|---|---|---|---|")

@@ -34,8 +34,9 @@ from flashrib.model.architectures.esc.gpu import Mixing
 from flashrib.model.config import NetworkConfig
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
-from flashrib.model.gpu.chain import Chain
 from flashrib.model.gpu.layers import Convolution, WindowAttention
+from flashrib.model.gpu.maps import Maps
+from flashrib.model.gpu.passes import Matmul, Narrow, Wide
 
 EXPONENTIALS, FLOPS, BYTES = 3.96e12, 790e12, 4.3e12  # per second
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -144,7 +145,7 @@ def bytes_of(maps: Any) -> int:
     """Bytes of the tensors in nested lists and tuples."""
     if isinstance(maps, Tensor):
         return maps.nbytes
-    return sum(map(bytes_of, maps)) if isinstance(maps, list | tuple) else 0
+    return sum(map(bytes_of, maps)) if isinstance(maps, list | tuple | Maps) else 0
 
 
 def floors(ours: nn.Module, config: NetworkConfig, folded: nn.Module, picture: Tensor) -> dict[str, float]:
@@ -165,7 +166,7 @@ def floors(ours: nn.Module, config: NetworkConfig, folded: nn.Module, picture: T
         nonlocal moved
         moved += bytes_of(inputs)
 
-    kinds = (Chain, Convolution, Mixing, WindowAttention)
+    kinds = (Matmul, Narrow, Wide, Convolution, Mixing, WindowAttention)
     modules = [m for m in ours.modules() if isinstance(m, kinds)]
     hooks = [m.register_forward_hook(count) for m in modules] + [m.register_forward_pre_hook(read) for m in modules]
     ours(picture)

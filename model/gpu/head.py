@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from flashrib.model.gpu.chain import up
 from flashrib.model.gpu.convolution import convolve
-from flashrib.model.gpu.dispatch import operators
 from flashrib.model.gpu.layers import Convolution, affine
+from flashrib.model.gpu.passes import ALIGNED
+from flashrib.model.gpu.spatial import shuffle
+from flashrib.model.sizes import round_up
 from flashrib.model.upsamplers import LEAKY_SLOPE, PixelShuffle, PixelShuffleDirect
 from flashrib.runtime.errors import UsageError
 
@@ -62,8 +63,7 @@ class DirectHead(nn.Module):
         self.register_buffer("bias", affine(head.up_conv)[1].float())
 
     def forward(self, x: Tensor, picture: Tensor) -> Tensor:
-        y: Tensor = operators(x).shuffle(self.conv(x), self.bias, picture, self.scale)
-        return y
+        return shuffle(self.conv(x), self.bias, picture, self.scale)
 
 
 class ShuffleHead(nn.Module):
@@ -82,7 +82,7 @@ class ShuffleHead(nn.Module):
         self.scale = head.scale
         self.feature_conv = Convolution(head.feature_conv.weight, dtype)
         feature_bias = affine(head.feature_conv)[1]
-        self.width = up(feature_bias.numel())
+        self.width = round_up(feature_bias.numel(), ALIGNED)
         self.register_buffer("feature_bias", pad(feature_bias, (0, self.width - feature_bias.numel())).to(dtype))
         weight, bias = composed(head.up_conv, head.final_conv, (False, False), (False, False))
         self.conv = Convolution(weight, dtype)
@@ -116,8 +116,7 @@ class ShuffleHead(nn.Module):
                     source, target = source.narrow(dim, last - 2, 3), target.narrow(dim, last, 1)
                     padding[first] = 0
             target.copy_(convolve(pad(source, padding), self.border_weight[index], [0, 0]) + self.border_bias[index])
-        enlarged: Tensor = operators(y).shuffle(y, self.bias, picture, self.scale)
-        return enlarged
+        return shuffle(y, self.bias, picture, self.scale)
 
 
 class PlainHead(nn.Module):

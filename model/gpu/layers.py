@@ -7,8 +7,8 @@ from torch.nn.functional import pad
 from flashrib.model import deploy
 from flashrib.model.attention.window import window_attention
 from flashrib.model.config import Window
-from flashrib.model.gpu.chain import ALIGNED, Affine, Product
 from flashrib.model.gpu.convolution import convolve
+from flashrib.model.gpu.passes import ALIGNED, Affine, Linear
 from flashrib.model.gpu.position import constant_codes
 
 
@@ -22,7 +22,7 @@ def affine(layer: nn.Linear | nn.Conv2d | deploy.Norm) -> Affine:
     return weight.detach(), bias.detach()
 
 
-def biasless(layer: nn.Linear) -> Product:
+def biasless(layer: nn.Linear) -> Linear:
     """Weight of a layer whose bias is added elsewhere."""
     return layer.weight.detach(), None
 

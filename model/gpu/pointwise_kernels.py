@@ -1,7 +1,7 @@
-"""Kernels of the GPU network that see one pixel at a time: products, LayerNorm, gelu and residuals in one pass over the map.
+"""Kernels of the GPU network that see one pixel at a time: matmuls, LayerNorm, gelu and residuals in one pass over the map.
 
-Weights, biases and other vectors are completed to multiples of 64 channels by zeros, so only maps need masks. A program has all channels
-of its pixels: LayerNorm needs no second look at memory, and its result goes into the next product without leaving the program.
+Weights, biases and other vectors are padded to multiples of 64 channels by zeros, so only maps need masks. A program has all channels
+of its pixels: LayerNorm needs no second look at memory, and its result goes into the next matmul without leaving the program.
 
 Whatever does not depend on a result is loaded before the first store, since no compiler moves a load up over a store: a program waits
 for memory once and not at every step.
@@ -69,18 +69,18 @@ def chain_kernel(
     EPS: tl.constexpr, WIDTH: tl.constexpr, DIM: tl.constexpr, OUT: tl.constexpr, GELU: tl.constexpr, BM: tl.constexpr, CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """See `flashrib.model.gpu.reference.chain`; contiguous maps, at most CHUNK channels DIM. Grid: ceil(pixels / BM).
+    """See `flashrib.model.gpu.pointwise.chain`; contiguous maps, at most CHUNK channels DIM. Grid: ceil(pixels / BM).
 
     Tensors and constants:
         source: (pixels, WIDTH).
-        residual: None, or (pixels, DIM completed to a multiple of 8), like x_out and n_out.
-        weight: None, or (WIDTH, DIM), completed to multiples of 64, as `bias`, `gain`, `offset` (DIM) and `next_bias` (OUT), float32.
+        residual: None, or (pixels, DIM rounded up to a multiple of 8), like x_out and n_out.
+        weight: None, or (WIDTH, DIM), padded to multiples of 64, as `bias`, `gain`, `offset` (DIM) and `next_bias` (OUT), float32.
         gain, offset: None where there is no LayerNorm.
-        next_weight: None, or (DIM, OUT), completed to multiples of 64.
+        next_weight: None, or (DIM, OUT), padded to multiples of 64.
         x_out, n_out: None where x and n are not wanted.
         y_out: None, or (pixels, OUT).
         BM: pixels of a tile.
-        CHUNK: channels that are worked on at a time, to which weights are completed.
+        CHUNK: channels that are worked on at a time, to which weights are padded.
     """
     DIM_WIDTH: tl.constexpr = (DIM + 7) // 8 * 8
     OUT_PADDED: tl.constexpr = (OUT + CHUNK - 1) // CHUNK * CHUNK
@@ -142,14 +142,14 @@ def wide_kernel(
     EPS: tl.constexpr, DIM: tl.constexpr, OUT: tl.constexpr, BM: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """See `flashrib.model.gpu.reference.wide`; contiguous maps of any number of channels. Grid: ceil(pixels / BM).
+    """See `flashrib.model.gpu.pointwise.wide`; contiguous maps of any number of channels. Grid: ceil(pixels / BM).
 
     x is a tuple of chunks in float32, all channels of the tile.
 
     Tensors and constants:
-        source, residual, x_out, ahead_out, n_out: (pixels, DIM completed to a multiple of 8); None where there is none.
-        bias, ahead, gain, offset: (DIM), next_bias: (OUT), float32, completed to multiples of CHUNK; None where there is none.
-        next_weight: None, or (DIM, OUT), completed to multiples of CHUNK.
+        source, residual, x_out, ahead_out, n_out: (pixels, DIM rounded up to a multiple of 8); None where there is none.
+        bias, ahead, gain, offset: (DIM), next_bias: (OUT), float32, padded to multiples of CHUNK; None where there is none.
+        next_weight: None, or (DIM, OUT), padded to multiples of CHUNK.
         y_out: None, or (pixels, OUT).
         BM: pixels of a tile.
         CHUNK: channels that are worked on at a time.
@@ -225,15 +225,15 @@ def fork_kernel(
     source, residual, weight, bias, side_weight, side_bias, x_out, side_out, sums, pixels,
     WIDTH: tl.constexpr, DIM: tl.constexpr, SIDE: tl.constexpr, BM: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """See `flashrib.model.gpu.reference.fork`; contiguous maps, at most CHUNK channels DIM and SIDE. Grid: (ceil(pixels / BM), B).
+    """See `flashrib.model.gpu.pointwise.fork`; contiguous maps, at most CHUNK channels DIM and SIDE. Grid: (ceil(pixels / BM), B).
 
     Tensors and constants:
         source: (B, pixels, WIDTH).
-        residual, x_out: (B, pixels, DIM completed to a multiple of 8).
-        weight, side_weight: (WIDTH, DIM) and (WIDTH, SIDE), completed to multiples of CHUNK by zeros.
+        residual, x_out: (B, pixels, DIM rounded up to a multiple of 8).
+        weight, side_weight: (WIDTH, DIM) and (WIDTH, SIDE), padded to multiples of CHUNK by zeros.
         bias, side_bias: (DIM) and (SIDE), float32, likewise.
-        side_out: (B, pixels, SIDE completed to a multiple of 8).
-        sums: (B, tiles, SIDE), float32, the sum of each tile of the side product.
+        side_out: (B, pixels, SIDE rounded up to a multiple of 8).
+        sums: (B, tiles, SIDE), float32, the sum of each tile of the side matmul.
         pixels: of one image.
         BM: pixels of a tile.
         CHUNK: channels that are worked on at a time.

@@ -22,7 +22,7 @@ def depthwise_kernel(
 ):  # fmt: skip
     """Depthwise 3x3 convolution, or the source + gelu of it; contiguous maps (B, H, W, WIDTH).
 
-    taps (9, WIDTH) and taps_bias (WIDTH) are float32 and completed to multiples of 64 channels by zeros.
+    taps (9, WIDTH) and taps_bias (WIDTH) are float32 and padded to multiples of 64 channels by zeros.
     Grid: B * ceil(H / TH) * ceil(W / (2 * PAIRS)) * ceil(WIDTH / CHUNK).
 
     A program makes TH rows of PAIRS pairs of pixels from TH + 2 rows, all of which it reads before it writes: no compiler moves a load
@@ -99,7 +99,7 @@ def mix_kernel(
     The weights are symmetric in their rows, so a program adds the rows of the source at distance d above and below, and multiplies once.
     It makes BM groups of PIXELS adjacent pixels: a row of its products holds the channels of the REACH pixels that a group sees, which
     are adjacent in memory, and those of the group. weight (SIDE // 2 + 1, REACH * WIDTH, OUT), banded, see
-    `flashrib.model.architectures.esc.gpu.banded`; its second dimension is completed to a multiple of BK by zeros and OUT >= PIXELS * WIDTH.
+    `flashrib.model.architectures.esc.gpu.banded`; its second dimension is padded to a multiple of BK by zeros and OUT >= PIXELS * WIDTH.
     taps (B, 9, OUT) are float32. Grid: (ceil(H * ceil(W / PIXELS) / BM), B).
     """
     REACH: tl.constexpr = PIXELS + SIDE - 1
@@ -138,7 +138,7 @@ def taps_kernel(
     CHANNELS: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, P_CHANNELS: tl.constexpr, P_INNER: tl.constexpr, TILES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """See `flashrib.model.gpu.reference.taps`; contiguous, float32. Grid: B.
+    """See `flashrib.model.gpu.spatial.taps`; contiguous, float32. Grid: B.
 
     P_CHANNELS and P_INNER are powers of two that hold CHANNELS and INNER; TILES sums and BLOCK of the ROWS taps are worked on at a time.
     """
@@ -167,7 +167,7 @@ def taps_kernel(
 
 @triton.jit
 def shuffle_kernel(y, bias, picture, out, H, W, WIDTH: tl.constexpr, SCALE: tl.constexpr, BLOCK: tl.constexpr):
-    """See `flashrib.model.gpu.reference.shuffle`; y (B, H, W, WIDTH), all contiguous.
+    """See `flashrib.model.gpu.spatial.shuffle`; y (B, H, W, WIDTH), all contiguous.
 
     Grid: (B * 3 * SCALE * H, ceil(SCALE * W / BLOCK)): a program makes a piece of a row of the result.
     """

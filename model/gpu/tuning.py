@@ -2,7 +2,7 @@
 
 import dataclasses
 
-CHUNK = 64  # channels that the kernels with products work on at a time; weights are completed to multiples of it
+CHUNK = 64  # channels that the kernels with matmuls work on at a time; weights are padded to multiples of it
 
 # 80 KB in 16 bits: with what the compiler adds, in the 99 KB of GPUs of capability 8.6, 8.9 and 12.0
 SHARED_ELEMENTS = 40 << 10
@@ -33,7 +33,7 @@ class Strip:
 
 
 def tile_for(width: int, out: int, element_size: int) -> Tile:
-    """Tile of `chain_kernel` with `width` inputs of its first product and `out` outputs of the second one; 0 where there is none.
+    """Tile of `chain_kernel` with `width` inputs of its first matmul and `out` outputs of the second one; 0 where there is none.
 
     Larger tiles share many weights, as long as a multiprocessor holds several tiles with all their weights.
     """
@@ -43,10 +43,10 @@ def tile_for(width: int, out: int, element_size: int) -> Tile:
 
 
 def wide_tile_for(dim: int, out: int, element_size: int) -> Tile:
-    """Tile of `wide_kernel` for `dim` channels and `out` outputs of its product.
+    """Tile of `wide_kernel` for `dim` channels and `out` outputs of its matmul.
 
     Two programs of 64 pixels share a multiprocessor of Hopper: three chunks in flight take 96 KB up to 192 channels, two take 80 KB
-    above that. float32 takes twice as much of everything. A pass without a product needs no weights, only many warps.
+    above that. float32 takes twice as much of everything. A pass without a matmul needs no weights, only many warps.
     """
     if not out:
         return Tile(8, 4)

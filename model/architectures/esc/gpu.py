@@ -1,7 +1,5 @@
 """ESC-RIB for a CUDA GPU."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -12,16 +10,18 @@ from flashrib.model.architectures.esc.deploy import ConvLayer as DeployedConvLay
 from flashrib.model.architectures.esc.deploy import DeployedESC, ESCBlock
 from flashrib.model.architectures.esc.fold import fold
 from flashrib.model.architectures.esc.network import ESC, pad_to_windows
-from flashrib.model.gpu import reference
-from flashrib.model.gpu.chain import ALIGNED, Chain
-from flashrib.model.gpu.dispatch import operators
+from flashrib.model.folding import expect
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
+from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
-from flashrib.model.gpu.tuning import CHUNK, fits_chain
+from flashrib.model.gpu.passes import ALIGNED, Begin, Depthwise, Pass, build
+from flashrib.model.gpu.pointwise import fork
+from flashrib.model.gpu.spatial import mix, taps
+from flashrib.model.gpu.tuning import CHUNK
 
 
 def banded(kernel: Tensor, pixels: int) -> Tensor:
-    """Kernel (P, P, S, S), symmetric in its rows, as `operators.mix` takes it for groups of `pixels` adjacent pixels.
+    """Kernel (P, P, S, S), symmetric in its rows, as `spatial.mix` takes it for groups of `pixels` adjacent pixels.
 
     A group sees pixels + S - 1 pixels of a row. Its pixel i takes pixel j of them by the tap j - i, so the weights of a row are a band.
     """
@@ -50,14 +50,11 @@ class Mixing(nn.Module):
         kernel = pad(kernel.detach(), (0, 0, 0, 0, 0, missing, 0, missing))
         self.side = kernel.shape[-1]
         self.pixels = max(CHUNK // kernel.shape[0], 1)
-        self.fits = kernel.shape[0] <= CHUNK
         self.register_buffer("weight", banded(kernel, self.pixels).to(dtype))
 
     def forward(self, x: Tensor, taps: Tensor) -> Tensor:
         """x (B, H, W, P), taps (B, 9, P or more) -> (B, H, W, P)."""
-        mix = operators(x).mix if self.fits else reference.mix
-        y: Tensor = mix(x, self.weight, taps, self.side, self.pixels)
-        return y
+        return mix(x, self.weight, taps, self.side, self.pixels)
 
 
 class ConvLayer(nn.Module):
@@ -67,8 +64,6 @@ class ConvLayer(nn.Module):
         following: the next convolutional layer; None for the last one, which gives the LayerNorm of x by `norm`.
     """
 
-    taps: Tensor
-    taps_bias: Tensor
     squeeze_weight: Tensor
     squeeze_bias: Tensor
     expand_weight: Tensor
@@ -89,51 +84,48 @@ class ConvLayer(nn.Module):
         super().__init__()
         self.mixing = mixing
         self.dim, self.pdim = dim, pdim = layer.dim, layer.pdim
-        self.fits = fits_chain(max(dim, pdim), layer.ffn.proj.out_features, layer.ffn.proj.out_features)
         weight, bias = affine(layer.ffn.last)
         for name, rows in (("passed", slice(dim)), ("head", slice(dim, None))):
-            self.register_buffer(f"{name}_weight", completed(completed(weight[rows]).T).to(dtype).contiguous())
-            self.register_buffer(f"{name}_bias", completed(bias[rows]).float())
-        taps, taps_bias = affine(layer.ffn.dwc)
-        for name, value in (("taps", taps.flatten(1).T), ("taps_bias", taps_bias)):
-            self.register_buffer(name, completed(value).float().contiguous())
+            self.register_buffer(f"{name}_weight", padded(padded(weight[rows]).T).to(dtype).contiguous())
+            self.register_buffer(f"{name}_bias", padded(bias[rows]).float())
+        self.depthwise = Depthwise(affine(layer.ffn.dwc), ffn=True)
         weight, bias = affine(layer.squeeze)
         self.register_buffer("squeeze_weight", weight.float().contiguous())
         self.register_buffer("squeeze_bias", bias.float())
-        weight, bias = affine(layer.expand)  # outputs as `mix` takes taps: (9, channels completed)
-        weight, bias = completed(weight.view(pdim, 9, -1).permute(2, 1, 0)), completed(bias.view(pdim, 9).T)
+        weight, bias = affine(layer.expand)  # outputs as `mix` takes taps: (9, channels padded)
+        weight, bias = padded(weight.view(pdim, 9, -1).permute(2, 1, 0)), padded(bias.view(pdim, 9).T)
         self.register_buffer("expand_weight", weight.flatten(1).T.float().contiguous())
         self.register_buffer("expand_bias", bias.flatten().float())
-        product = (layer.aggr.weight.detach(), torch.zeros(dim, dtype=torch.float64))
-        if following is None:
-            self.end = Chain(dtype, pdim, dim, product=product, norm=affine(norm), keep_n=True)
-        else:
-            self.end = Chain(dtype, pdim, dim, product=product, keep_x=True, **half_ffn(following.ffn))
+        end = Pass(
+            pdim,
+            dim,
+            matmul=(layer.aggr.weight.detach(), torch.zeros(dim, dtype=torch.float64)),
+            residual=True,
+            keep_x=following is not None,
+            begin=Begin(affine(norm), keep_n=True) if following is None else half_ffn(following.ffn),
+        )
+        self.end = build(end, dtype)
 
-    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        u, x = inputs.pop(), inputs.pop()
-        u = operators(u).depthwise(u, self.taps, self.taps_bias, True)
-        fork = operators(u).fork if self.fits else reference.fork
+    def forward(self, maps: Maps) -> Maps:
+        u, x = maps.take("y").contiguous(), maps.take("x")
+        u = self.depthwise(u)
         x, head, sums = fork(
             u, x, self.passed_weight, self.passed_bias, self.head_weight, self.head_bias, self.dim, self.pdim
         )
         del u
         pixels = head.shape[1] * head.shape[2]
-        taps = operators(head).taps(
-            sums, self.squeeze_weight, self.squeeze_bias, self.expand_weight, self.expand_bias, pixels
-        )
-        result: list[Tensor] = self.end([self.mixing(head, taps), x])
-        return result
+        made = taps(sums, self.squeeze_weight, self.squeeze_bias, self.expand_weight, self.expand_bias, pixels)
+        return self.end(Maps(source=self.mixing(head, made), residual=x))
 
 
-def completed(value: Tensor) -> Tensor:
-    """`value` with its last dimension completed to a multiple of 64 by zeros, as the kernels take it."""
+def padded(value: Tensor) -> Tensor:
+    """`value` with its last dimension padded to a multiple of 64 by zeros, as the kernels take it."""
     return pad(value, (0, -value.shape[-1] % CHUNK))
 
 
-def half_ffn(ffn: deploy.FFN) -> dict[str, Any]:
-    """What a pass needs to begin an FFN: its LayerNorm, if it has one, and its first product with gelu."""
-    return {"norm": None if ffn.norm is None else affine(ffn.norm), "following": affine(ffn.proj), "gelu": True}
+def half_ffn(ffn: deploy.FFN) -> Begin:
+    """What a pass does to begin an FFN: its LayerNorm, if it has one, and its first matmul with gelu."""
+    return Begin(None if ffn.norm is None else affine(ffn.norm), affine(ffn.proj), gelu=True)
 
 
 class Block(nn.Module):
@@ -143,39 +135,41 @@ class Block(nn.Module):
         super().__init__()
         attention, ffn = block.attention, block.ffn
         dim, inner = attention.out.out_features, attention.out.in_features
-        layers: list[DeployedConvLayer] = list(block.layers)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        self.begin = Chain(
-            dtype,
+        layers = [expect(DeployedConvLayer, layer) for layer in block.layers]
+        begin = Pass(
             ffn.proj.out_features,
             dim,
             taps=affine(ffn.dwc),
             ffn=True,
-            product=affine(ffn.last),
-            norm=affine(attention.norm),
+            matmul=affine(ffn.last),
             keep_x=True,
-            keep_n=True,
+            begin=Begin(affine(attention.norm), keep_n=True),
         )
-        self.qkv = Chain(dtype, dim, 3 * inner, product=biasless(attention.qkv), keep_x=True)
+        middle = Pass(
+            inner, dim, matmul=affine(attention.out), residual=True, keep_x=True, begin=half_ffn(layers[0].ffn)
+        )
+        self.begin, self.middle = build(begin, dtype), build(middle, dtype)
+        self.qkv = build(Pass(dim, 3 * inner, matmul=biasless(attention.qkv), keep_x=True), dtype)
         self.gate = gate_of(attention, dtype)
         self.attention = WindowAttention(attention, dtype)
-        self.middle = Chain(dtype, inner, dim, product=affine(attention.out), keep_x=True, **half_ffn(layers[0].ffn))
         following = [*layers[1:], None]
         self.layers = nn.ModuleList(
             ConvLayer(dtype, layer, mixing, after, block.norm) for layer, after in zip(layers, following, strict=True)
         )
         self.conv = Convolution(block.conv.weight, dtype)
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """First half of the FFN, taken out of the list -> the block's result without its residual."""
-        inputs = self.begin([inputs.pop()])  # without qkv, so that the FFN's map is gone when there is one
-        inputs += self.qkv([inputs[-1]])
-        if self.gate is None:
-            del inputs[-2]
-        inputs = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
+    def forward(self, maps: Maps) -> Tensor:
+        """y, the first half of the FFN, taken out of the maps -> the block's result without its residual."""
+        maps = self.begin(Maps(source=maps.take("y")))  # without qkv, so that the FFN's map is gone when there is one
+        n = maps.take("n")
+        maps.put("y", self.qkv(Maps(source=n)).take("x"))
+        if self.gate is not None:
+            maps.put("n", n)
+        del n
+        maps = self.middle(Maps(source=attend(self.attention, self.gate, maps), residual=maps.take("x")))
         for layer in self.layers:
-            inputs = layer(inputs)
-        y: Tensor = self.conv(inputs[0])
-        return y
+            maps = layer(maps)
+        return self.conv(maps.take("n"))
 
 
 class GpuESC(GpuNetwork):
@@ -184,14 +178,13 @@ class GpuESC(GpuNetwork):
     config: ESCConfig
 
     def __init__(self, folded: DeployedESC, dtype: torch.dtype) -> None:
-        blocks: list[ESCBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        blocks = [expect(ESCBlock, block) for block in folded.blocks]
         super().__init__(folded, [block.conv for block in blocks], [half_ffn(block.ffn) for block in blocks], dtype)
         mixing = Mixing(folded.kernel, dtype)
         self.blocks = nn.ModuleList(Block(dtype, block, mixing) for block in blocks)
 
-    def block(self, index: int, inputs: list[Tensor]) -> Tensor:
-        y: Tensor = self.blocks[index](inputs)
-        return y
+    def block(self, index: int, maps: Maps) -> Tensor:
+        return self.blocks[index](maps)
 
     def forward(self, picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]

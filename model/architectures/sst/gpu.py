@@ -1,7 +1,5 @@
 """SST for a CUDA GPU."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -9,35 +7,38 @@ from flashrib.model import deploy
 from flashrib.model.architectures.sst.deploy import DeployedSST, SSTBlock
 from flashrib.model.architectures.sst.fold import fold
 from flashrib.model.architectures.sst.network import SST
-from flashrib.model.gpu.chain import Chain
+from flashrib.model.folding import expect
 from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
+from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
+from flashrib.model.gpu.passes import NOTHING, Begin, Pass, build
 from flashrib.model.gpu.tuning import CHUNK
 
 
-def begin_attention(attention: deploy.Attention) -> dict[str, Any]:
+def begin_attention(attention: deploy.Attention, start: Tensor | None = None) -> Begin:
     """What the pass before an attention does for it: LayerNorm and qkv; the normalised map is kept where a gate reads it."""
-    return {
-        "norm": affine(attention.norm),
-        "following": biasless(attention.qkv),
-        "keep_n": attention.gate is not None,
-    }
+    keep_n = attention.gate is not None
+    return Begin(affine(attention.norm), biasless(attention.qkv), keep_n=keep_n, start=start)
 
 
-def biases_of(block: SSTBlock) -> Tensor | None:
-    """Sum of the biases that a block's layers add to x, (C), where they are added ahead: above 64 channels."""
-    layers: list[nn.Linear] = [attention.out for attention in block.attentions]  # type: ignore[misc]  # a ModuleList forgets what it holds
-    layers += [ffn.last for ffn in block.ffns]  # type: ignore[misc]  # as above
-    return sum(affine(layer)[1] for layer in layers) if layers[0].out_features > CHUNK else None  # type: ignore[return-value]  # there are layers
+def biases_of(attentions: list[deploy.Attention], ffns: list[deploy.FFN]) -> Tensor | None:
+    """Sum of the biases that a block's layers add to x, (C), where they are added in advance: above 64 channels."""
+    first, *others = [attention.out for attention in attentions] + [ffn.last for ffn in ffns]
+    if first.out_features <= CHUNK:
+        return None
+    return sum((affine(layer)[1] for layer in others), start=affine(first)[1])
+
+
+def parts(block: SSTBlock) -> tuple[list[deploy.Attention], list[deploy.FFN]]:
+    """Attentions and FFNs of a block, in order."""
+    return [expect(deploy.Attention, a) for a in block.attentions], [expect(deploy.FFN, f) for f in block.ffns]
 
 
 class Layer(nn.Module):
-    """Attention and FFN: x, n (only for a gate) and qkv -> the same for the attention `following`, or x alone where it is None.
-
-    Maps are taken out of the list of inputs, so that each is freed after its last use.
+    """Attention and FFN: x, n (only for a gate) and y, which is qkv -> the same for the attention `following`, or x alone if it is None.
 
     Args:
-        ahead: (C), what x has more than it should: biases of this and later layers (see `Chain`); None: nothing.
+        ahead: (C), biases of this and later layers that x has been given in advance (see `Pass`); None: none.
     """
 
     def __init__(
@@ -53,35 +54,31 @@ class Layer(nn.Module):
         assert ffn.norm is not None
         self.gate = gate_of(attention, dtype)
         self.attention = WindowAttention(attention, dtype)
-        self.middle = Chain(
-            dtype,
+        middle = Pass(
             inner,
             dim,
-            product=affine(attention.out),
-            norm=affine(ffn.norm),
-            following=affine(ffn.proj),
-            gelu=True,
+            matmul=affine(attention.out),
+            residual=True,
             keep_x=True,
             ahead=ahead,
+            begin=Begin(affine(ffn.norm), affine(ffn.proj), gelu=True),
         )
-        after = {} if following is None else begin_attention(following)
-        self.end = Chain(
-            dtype,
+        end = Pass(
             hidden,
             dim,
             taps=affine(ffn.dwc),
             ffn=True,
-            product=affine(ffn.last),
+            matmul=affine(ffn.last),
+            residual=True,
             keep_x=True,
             ahead=None if ahead is None else ahead - affine(attention.out)[1],
-            **after,
+            begin=NOTHING if following is None else begin_attention(following),
         )
+        self.middle, self.end = build(middle, dtype), build(end, dtype)
 
-    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        maps: list[Tensor] = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
-        maps.reverse()  # u is the source, x the residual
-        result: list[Tensor] = self.end(maps)
-        return result
+    def forward(self, maps: Maps) -> Maps:
+        maps = self.middle(Maps(source=attend(self.attention, self.gate, maps), residual=maps.take("x")))
+        return self.end(Maps(source=maps.take("y"), residual=maps.take("x")))
 
 
 class Block(nn.Module):
@@ -89,9 +86,8 @@ class Block(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: SSTBlock) -> None:
         super().__init__()
-        attentions: list[deploy.Attention] = list(block.attentions)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        ffns: list[deploy.FFN] = list(block.ffns)  # type: ignore[arg-type]  # as above
-        ahead = biases_of(block)
+        attentions, ffns = parts(block)
+        ahead = biases_of(attentions, ffns)
         layers = []
         for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True):
             layers.append(Layer(dtype, attention, ffn, following, ahead))
@@ -100,25 +96,23 @@ class Block(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.conv = Convolution(block.conv.weight, dtype)
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
+    def forward(self, maps: Maps) -> Tensor:
         for layer in self.layers:
-            inputs = layer(inputs)
-        y: Tensor = self.conv(inputs[0])
-        return y
+            maps = layer(maps)
+        return self.conv(maps.take("x"))
 
 
 class GpuSST(GpuNetwork):
     """SST; see `flashrib.model.gpu.gpu_network`."""
 
     def __init__(self, folded: DeployedSST, dtype: torch.dtype) -> None:
-        blocks: list[SSTBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        begins = [{**begin_attention(block.attentions[0]), "start": biases_of(block)} for block in blocks]  # type: ignore[arg-type]  # as above
+        blocks = [expect(SSTBlock, block) for block in folded.blocks]
+        begins = [begin_attention(parts(block)[0][0], biases_of(*parts(block))) for block in blocks]
         super().__init__(folded, [block.conv for block in blocks], begins, dtype)
         self.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
 
-    def block(self, index: int, inputs: list[Tensor]) -> Tensor:
-        y: Tensor = self.blocks[index](inputs)
-        return y
+    def block(self, index: int, maps: Maps) -> Tensor:
+        return self.blocks[index](maps)
 
 
 def gpu(network: SST, dtype: torch.dtype) -> GpuSST:

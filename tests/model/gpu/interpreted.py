@@ -4,7 +4,9 @@ Errors are ratios of the RMS of the definition in float64 on the same (rounded) 
 same dtype, plus a rounding floor; in float32 plus 4e-6, the error of the polynomial in gelu.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from torch import Tensor
 from flashrib.model.architectures.esc import gpu as esc
 from flashrib.model.architectures.esc.network import geometric_ensemble
 from flashrib.model.config import UpsamplerConfig
-from flashrib.model.gpu import chain as chain_module
-from flashrib.model.gpu import gpu_network, head, layers, operators, reference
-from flashrib.model.gpu.chain import Chain, up
+from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
+from flashrib.model.gpu.maps import Maps
+from flashrib.model.gpu.passes import Begin, Matmul, Narrow, Pass, Wide, build
+from flashrib.model.sizes import round_up
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 from tests.official import seeded
 
@@ -31,8 +34,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def fullmap(channels: int, dtype: torch.dtype, seed: int, size: tuple[int, int, int] = (2, 9, 21)) -> Tensor:
-    """A map with zeros in the channels that only complete it."""
-    x = torch.zeros(*size, up(channels), dtype=dtype)
+    """A map with zeros in the channels that only pad it."""
+    x = torch.zeros(*size, round_up(channels, 8), dtype=dtype)
     x[..., :channels] = random(*size, channels, seed=seed)
     return x
 
@@ -48,7 +51,16 @@ def check(found: Tensor, exact: Tensor, plain: Tensor, floor: float = 0.0) -> No
 @pytest.fixture(autouse=True)
 def unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch 2.11 does not wrap kernels of the interpreter."""
-    monkeypatch.setattr(operators, "wrap_triton", lambda kernel: kernel)
+    for module in (pointwise, spatial):
+        monkeypatch.setattr(module, "wrap_triton", lambda kernel: kernel)
+
+
+@contextlib.contextmanager
+def kernels() -> Iterator[None]:
+    """Within the context the operators are kernels, on the CPU too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "takes_kernels", lambda x: True)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -63,72 +75,80 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty_like", lambda x, **_: torch.full_like(x, float("nan")))
 
 
-# steps of a Chain, and whether it gets a residual
-CHAINS: dict[str, tuple[set[str], bool]] = {
-    "product-norm-product": ({"product", "norm", "following", "gelu", "keep_x"}, True),
-    "norm-product": ({"bias", "norm", "following", "keep_x", "keep_n"}, True),
-    "depthwise-product-norm-product": (
-        {"taps", "ffn", "product", "norm", "following", "keep_x", "keep_n"},
-        True,
-    ),
-    "depthwise-product-residual": ({"taps", "ffn", "product", "keep_x"}, True),
-    "bias-residual": ({"bias", "keep_x"}, True),
-    "norm": ({"bias", "norm", "keep_n"}, True),
-    "product-product": ({"product", "following", "gelu", "keep_x"}, False),
-    "product-norm": ({"product", "norm", "keep_n"}, False),
-    "in-place": ({"product", "norm", "following", "gelu", "keep_x", "ahead"}, True),
-    "in-place-alone": ({"taps", "ffn", "product", "keep_x", "ahead"}, True),
-    "start": ({"bias", "norm", "following", "keep_x", "keep_n", "start"}, True),
+# fields of a Pass, and of what it begins
+PASSES: dict[str, tuple[set[str], set[str]]] = {
+    "matmul-norm-matmul": ({"matmul", "residual", "keep_x"}, {"norm", "matmul", "gelu"}),
+    "norm-matmul": ({"bias", "residual", "keep_x"}, {"norm", "matmul", "keep_n"}),
+    "depthwise-matmul-norm-matmul": ({"taps", "ffn", "matmul", "residual", "keep_x"}, {"norm", "matmul", "keep_n"}),
+    "depthwise-matmul-residual": ({"taps", "ffn", "matmul", "residual", "keep_x"}, set()),
+    "depthwise-matmul": ({"taps", "matmul", "keep_x"}, set()),
+    "bias-residual": ({"bias", "residual", "keep_x"}, set()),
+    "norm": ({"bias", "residual"}, {"norm", "keep_n"}),
+    "matmul-matmul": ({"matmul", "keep_x"}, {"matmul", "gelu"}),
+    "matmul-norm": ({"matmul"}, {"norm", "keep_n"}),
+    "in-place": ({"matmul", "residual", "keep_x", "ahead"}, {"norm", "matmul", "gelu"}),
+    "in-place-alone": ({"taps", "ffn", "matmul", "residual", "keep_x", "ahead"}, set()),
+    "start": ({"bias", "residual", "keep_x"}, {"norm", "matmul", "keep_n", "start"}),
 }
+MATRICES = ("weight", "next_weight", "sum_weight", "sum_bias", "last_weight", "last_bias")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("dim", "width", "out"), [(20, 24, 45), (90, 70, 130)])
-@pytest.mark.parametrize("case", CHAINS)
-def test_chain(case: str, dim: int, width: int, out: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps, with_residual = CHAINS[case]
+@pytest.mark.parametrize("case", PASSES)
+def test_pass(case: str, dim: int, width: int, out: int, dtype: torch.dtype) -> None:
+    fields, begun = PASSES[case]
     if dim <= 64:  # one kernel, which adds biases itself
-        steps = steps - {"ahead", "start"}
+        fields, begun = fields - {"ahead"}, begun - {"start"}
+    if "matmul" not in fields:
+        width = dim
     values: dict[str, Any] = {
         "taps": (random(width, 1, 3, 3) / 3, random(width)),
-        "product": (random(dim, width) * width**-0.5, random(dim)),
+        "matmul": (random(dim, width) * width**-0.5, random(dim)),
         "bias": random(dim),
-        "norm": (random(dim, seed=1), random(dim, seed=2)),
-        "following": (random(out, dim) * dim**-0.5, random(out)),
         "ahead": random(dim, seed=3),
+    }
+    following: dict[str, Any] = {
+        "norm": (random(dim, seed=1), random(dim, seed=2)),
+        "matmul": (random(out, dim) * dim**-0.5, random(out)),
         "start": random(dim, seed=4),
     }
-    if "product" not in steps:
-        width = dim
-    options = {step: values.get(step, True) for step in steps}
-    layer, exact_layer = (Chain(d, width, dim, **options) for d in (dtype, torch.float64))
-    for name in ("weight", "next_weight", "linear_weight", "linear_bias", "sum_weight", "sum_bias"):
-        value = getattr(layer, name)
-        if value is not None:
+    begin = Begin(**{name: following.get(name, True) for name in begun})
+    wanted = Pass(width, dim, **{name: values.get(name, True) for name in fields}, begin=begin)
+    layer, exact_layer = (build(wanted, d) for d in (dtype, torch.float64))
+    assert isinstance(layer, Matmul if case == "depthwise-matmul" else Narrow if dim <= 64 else Wide)
+    for name in MATRICES:
+        if (value := getattr(layer, name, None)) is not None:
             setattr(exact_layer, name, value.double())
-    source = fullmap(width, dtype, 3)
-    residual = fullmap(dim, dtype, 4) if with_residual else None
-    maps = [source] if residual is None else [source, residual]
-    exact = exact_layer([t.double() for t in maps])
-    plain = layer([t.clone() for t in maps])  # the residual may be overwritten
-    monkeypatch.setattr(chain_module, "operators", lambda _: operators)
-    ours = layer([t.clone() for t in maps])
-    for found, right, usual in zip(ours, exact, plain, strict=True):
-        check(found, right, usual, GELU_ERROR if "gelu" in steps or "ffn" in steps else 0.0)
+    maps = {"source": fullmap(width, dtype, 3)}
+    if "residual" in fields:
+        maps["residual"] = fullmap(dim, dtype, 4)
+    exact = exact_layer(Maps(**{name: t.double() for name, t in maps.items()}))
+    plain = layer(Maps(**{name: t.clone() for name, t in maps.items()}))  # the residual may be overwritten
+    with kernels():
+        ours = layer(Maps(**{name: t.clone() for name, t in maps.items()}))
+    names = {"x": wanted.keep_x, "started": "start" in begun, "n": begin.keep_n, "y": "matmul" in begun}
+    for name in [name for name, there in names.items() if there]:
+        check(*(m.take(name) for m in (ours, exact, plain)), GELU_ERROR if begin.gelu or wanted.ffn else 0.0)
+    assert not [*ours, *exact, *plain]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("width", "dim", "side"), [(16, 12, 4), (80, 64, 16), (136, 40, 20)])
 def test_fork(width: int, dim: int, side: int, dtype: torch.dtype) -> None:
     source, residual = fullmap(width, dtype, 1), fullmap(dim, dtype, 2)
-    weight, side_weight = torch.zeros(up(width, 64), 64, dtype=dtype), torch.zeros(up(width, 64), 64, dtype=dtype)
+    weight, side_weight = (
+        torch.zeros(round_up(width, 64), 64, dtype=dtype),
+        torch.zeros(round_up(width, 64), 64, dtype=dtype),
+    )
     bias, side_bias = torch.zeros(64), torch.zeros(64)
     weight[:width, :dim], side_weight[:width, :side] = random(width, dim) * 0.1, random(width, side) * 0.1
     bias[:dim], side_bias[:side] = random(dim), random(side)
     tensors = (source, residual, weight, bias, side_weight, side_bias)
-    exact = reference.fork(*(t.double() for t in tensors), dim, side)
-    plain = reference.fork(*tensors, dim, side)
-    *found, sums = operators.fork(*tensors, dim, side)
+    exact = pointwise.fork(*(t.double() for t in tensors), dim, side)
+    plain = pointwise.fork(*tensors, dim, side)
+    with kernels():
+        *found, sums = pointwise.fork(*tensors, dim, side)
     for ours, right, usual in zip(found, exact, plain, strict=False):
         check(ours, right, usual)
     assert sums.shape[1] > 1
@@ -137,23 +157,25 @@ def test_fork(width: int, dim: int, side: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("channels", "tiles"), [(4, 3), (16, 1500), (20, 7)])
 def test_taps(channels: int, tiles: int) -> None:
-    inner, padded = channels // 2, up(channels, 64)
+    inner, padded = channels // 2, round_up(channels, 64)
     tensors = [random(2, tiles, channels), random(inner, channels), random(inner), random(9 * padded, inner)]
     tensors = [t.float() for t in (*tensors, random(9 * padded))]
-    exact, plain = (reference.taps(*(t.to(d) for t in tensors), 9 * tiles) for d in (torch.float64, torch.float32))
-    check(operators.taps(*tensors, 9 * tiles), exact, plain, 1e-6)
+    exact, plain = (spatial.taps(*(t.to(d) for t in tensors), 9 * tiles) for d in (torch.float64, torch.float32))
+    with kernels():
+        check(spatial.taps(*tensors, 9 * tiles), exact, plain, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels", [16, 40, 184])
 @pytest.mark.parametrize("ffn", [False, True], ids=["plain", "ffn"])
 def test_depthwise(ffn: bool, channels: int, dtype: torch.dtype) -> None:
-    source, padded = fullmap(channels, dtype, 5), up(channels, 64)
+    source, padded = fullmap(channels, dtype, 5), round_up(channels, 64)
     taps, bias = torch.zeros(9, padded), torch.zeros(padded)
     taps[:, :channels], bias[:channels] = random(9, channels), random(channels)
-    exact = reference.depthwise(source.double(), taps.double(), bias.double(), ffn)
-    plain = reference.depthwise(source, taps, bias, ffn)
-    check(operators.depthwise(source, taps, bias, ffn), exact, plain, GELU_ERROR)
+    exact = spatial.depthwise(source.double(), taps.double(), bias.double(), ffn)
+    plain = spatial.depthwise(source, taps, bias, ffn)
+    with kernels():
+        check(spatial.depthwise(source, taps, bias, ffn), exact, plain, GELU_ERROR)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -163,9 +185,10 @@ def test_mix(channels: int, side: int, dtype: torch.dtype) -> None:
     layer, taps = esc.Mixing(kernel, dtype), torch.zeros(2, 9, 64)
     taps[..., :channels] = random(2, 9, channels) / 3
     source = fullmap(channels, dtype, 8)
-    exact = reference.mix(source.double(), layer.weight.double(), taps.double(), side, layer.pixels)
-    plain = reference.mix(source, layer.weight, taps, side, layer.pixels)
-    check(operators.mix(source, layer.weight, taps, side, layer.pixels), exact, plain)
+    exact = spatial.mix(source.double(), layer.weight.double(), taps.double(), side, layer.pixels)
+    plain = spatial.mix(source, layer.weight, taps, side, layer.pixels)
+    with kernels():
+        check(spatial.mix(source, layer.weight, taps, side, layer.pixels), exact, plain)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -173,9 +196,10 @@ def test_mix(channels: int, side: int, dtype: torch.dtype) -> None:
 def test_shuffle(dtype: torch.dtype, scale: int) -> None:
     y, picture = fullmap(3 * scale**2, dtype, 7), torch.rand(2, 3, 9, 21, generator=seeded(8))
     bias = random(3 * scale**2).float()
-    exact = reference.shuffle(y.double(), bias.double(), picture.double(), scale)
-    plain = reference.shuffle(y, bias, picture, scale)
-    check(operators.shuffle(y, bias, picture, scale), exact, plain)
+    exact = spatial.shuffle(y.double(), bias.double(), picture.double(), scale)
+    plain = spatial.shuffle(y, bias, picture, scale)
+    with kernels():
+        check(spatial.shuffle(y, bias, picture, scale), exact, plain)
 
 
 @pytest.mark.parametrize("name", ["sst", "esc"])
@@ -191,7 +215,6 @@ def test_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     deployed = gpu_network(network, torch.float32)
 
     monkeypatch.setattr(layers.WindowAttention, "form", "triton")
-    for module in (chain_module, esc, head):
-        monkeypatch.setattr(module, "operators", lambda _: operators)
-    found = deployed(picture)
+    with kernels():
+        found = deployed(picture)
     assert ((found - exact).abs().max() / exact.abs().max()).item() <= 1e-5

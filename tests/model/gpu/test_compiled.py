@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from flashrib.model import build_model
-from flashrib.model.architectures.esc import gpu as esc
-from flashrib.model.gpu import chain, gpu_network, head, layers, operators
+from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
 
 pytest.importorskip("triton", reason="the package triton, which PyTorch brings on Linux, is not installed")
 
@@ -45,9 +44,9 @@ class Recorder:
 def launches(name: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """Distinct launches of a preset's network that have products, which is what takes shared memory."""
     seen: dict[Launch, None] = {}
-    monkeypatch.setattr(operators, "wrap_triton", lambda kernel: Recorder(kernel, seen))
-    for module in (chain, esc, head):
-        monkeypatch.setattr(module, "operators", lambda _: operators)
+    monkeypatch.setattr(device, "takes_kernels", lambda x: True)
+    for module in (pointwise, spatial):
+        monkeypatch.setattr(module, "wrap_triton", lambda kernel: Recorder(kernel, seen))
     monkeypatch.setattr(layers.WindowAttention, "forward", lambda _, qkv, gate: qkv[..., : qkv.shape[3] // 3])
     with torch.inference_mode():
         network = gpu_network(build_model(name, 4))

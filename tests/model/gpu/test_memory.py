@@ -4,7 +4,6 @@ The count is that of PyTorch's allocator without its rounding: 1.68 GiB where 1.
 at 540x960, one H100).
 """
 
-import types
 import weakref
 from typing import Any
 
@@ -15,10 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flashrib.model import PRESETS, build_model
-from flashrib.model.architectures.esc import gpu as esc
 from flashrib.model.architectures.sst.gpu import GpuSST
-from flashrib.model.gpu import chain, gpu_network, head, layers
-from flashrib.model.gpu.chain import up
+from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
+from flashrib.model.sizes import round_up
 
 
 class Peak(TorchDispatchMode):
@@ -46,55 +44,36 @@ class Peak(TorchDispatchMode):
         self.bytes -= size
 
 
-def made(source: Tensor, *widths: int) -> list[Tensor]:
-    """Maps like `source` of those widths that are not 0."""
-    return [source.new_empty(*source.shape[:3], width) for width in widths if width]
+def attention_shape(qkv: Tensor) -> tuple[int, ...]:
+    return (*qkv.shape[:3], qkv.shape[3] // 3)
 
 
-def chain_(source: Tensor, *rest: Any) -> list[Tensor]:
-    *_, dim, out_width, _, keep_x, keep_n = rest
-    return made(source, up(dim) * keep_x, up(dim) * keep_n, out_width)
+class NoLaunch:
+    """In place of a kernel: its operator makes the results and leaves them empty."""
 
-
-def wide_(source: Tensor, residual: Any, bias: Any, ahead: Any, *rest: Any) -> list[Tensor]:
-    *_, dim, out_width, keep_x, keep_n = rest
-    return made(source, up(dim) * keep_x, up(dim) * (ahead is not None), up(dim) * keep_n, out_width)
-
-
-def fork_(source: Tensor, *rest: Any) -> list[Tensor]:
-    *_, dim, side = rest
-    return [*made(source, up(dim), up(side)), source.new_empty(1)]
-
-
-OPERATORS = types.SimpleNamespace(
-    chain=chain_,
-    wide=wide_,
-    fork=fork_,
-    depthwise=lambda source, *_: torch.empty_like(source),
-    mix=lambda source, *_: torch.empty_like(source),
-    taps=lambda sums, *_: sums,
-    shuffle=lambda y, bias, picture, scale: picture.new_empty(1, 3, scale * y.shape[1], scale * y.shape[2]),
-)
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args, **constants: None
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_peak(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No map outlives its last use: the peak is that of the pass that needs most, with x of the network and of the block beside it."""
-    for module in (chain, esc, head):
-        monkeypatch.setattr(module, "operators", lambda _: OPERATORS)
-    monkeypatch.setattr(layers.WindowAttention, "forward", lambda _, qkv, gate: made(qkv, qkv.shape[3] // 3)[0])
+    monkeypatch.setattr(device, "takes_kernels", lambda x: True)
+    for module in (pointwise, spatial):
+        monkeypatch.setattr(module, "wrap_triton", lambda kernel: NoLaunch())
+    monkeypatch.setattr(layers.WindowAttention, "forward", lambda _, qkv, gate: qkv.new_empty(attention_shape(qkv)))
     network = build_model(name, 4)
     deployed: Any = gpu_network(network).to("meta")
     picture = torch.empty(1, 3, 576, 960, device="meta")
     with torch.no_grad(), Peak() as peak:
         deployed(picture)
 
-    dim = up(deployed.config.dim)
+    dim = round_up(deployed.config.dim, 8)
     if isinstance(deployed, GpuSST):
         layer: Any = deployed.blocks[0].layers[0]
-        inner, hidden = layer.gate.linear_weight.shape[0], layer.middle.out_width
+        inner, hidden = layer.gate.weight.shape[0], layer.middle.out_width
         ffn = hidden + 3 * dim + 3 * inner if dim <= 64 else dim + 2 * hidden
         wanted = 2 * dim + max(dim + 5 * inner, 2 * dim + 4 * inner, ffn)
     else:
-        wanted = 2 * dim + 2 * deployed.blocks[0].begin.taps.shape[-1]
+        wanted = 2 * dim + 2 * deployed.blocks[0].begin.depthwise.weight.shape[-1]
     assert wanted <= peak.most / (2 * 576 * 960) <= 1.05 * wanted

@@ -65,7 +65,7 @@ def test_a_map_is_freed_after_its_last_use() -> None:
     made: list[weakref.ref[Tensor]] = []
     kept: list[bool] = []
     for join in deployed.joins[:-1]:
-        join.register_forward_hook(lambda module, inputs, outputs: made.append(weakref.ref(outputs[-1])))
+        join.register_forward_hook(lambda module, inputs, outputs: made.append(weakref.ref(outputs.look("y"))))
     for block in deployed.blocks:
         block.attention.register_forward_pre_hook(lambda module, inputs: kept.append(made[-1]() is not None))
     run(deployed, torch.rand(1, 3, 16, 18, dtype=torch.float64))
