@@ -1,6 +1,7 @@
 """Upscales the pictures of a plan, one after the other; where a GPU does it, others are read and written meanwhile."""
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -8,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError, SessionError
+from flashrib.runtime.jobs.animation import upscale_animation
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import Journal
 from flashrib.runtime.jobs.large import LARGE_BYTES, not_in_bands_because, result_bytes, upscale_large
 from flashrib.runtime.jobs.plan import Job
+from flashrib.runtime.pictures.animation import read_animation
 from flashrib.runtime.pictures.files import check_output, read_picture, write_picture
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_picture
@@ -147,20 +150,14 @@ class _Batch:
             self._progress(done, total)
 
         try:
-            if self._goes_in_bands(job):
+            if upscale := self._file_to_file(job):
                 self._folders.make(job.target.parent)
                 check_output(job.target, overwrite=overwrite)
                 self._begin(job)
                 with self._one_at_a_time:
                     self._started(job)
-                    rows, columns = upscale_large(
-                        self._session,
-                        job.source,
-                        job.target,
-                        tile=options.tile,
-                        halo=options.halo,
-                        quality=options.quality,
-                        progress=progress,
+                    rows, columns = upscale(
+                        tile=options.tile, halo=options.halo, quality=options.quality, progress=progress
                     )
                 seconds = time.perf_counter() - began
                 size = (columns, rows, columns * scale, rows * scale)
@@ -198,10 +195,16 @@ class _Batch:
             self._journal.finish(job.source, job.target, size)
         return done
 
-    def _goes_in_bands(self, job: Job) -> bool:
-        large = result_bytes(job.source, self._session.info.scale) >= self._options.bands_from
-        whole = self._session.info.whole_picture and self._options.tile is None
-        return large and not whole and not_in_bands_because(job.source, job.target) is None
+    def _file_to_file(self, job: Job) -> Callable[..., tuple[int, int]] | None:
+        """Return what upscales a picture without having it in memory as a whole, or None where that is not the way."""
+        if animation := read_animation(job.source):
+            return functools.partial(upscale_animation, self._session, job.source, job.target, animation)
+        info = self._session.info
+        if result_bytes(job.source, info.scale) < self._options.bands_from:
+            return None
+        if (info.whole_picture and self._options.tile is None) or not_in_bands_because(job.source, job.target):
+            return None
+        return functools.partial(upscale_large, self._session, job.source, job.target)
 
 
 class TileCount:

@@ -111,6 +111,15 @@ def read_stream(file: IO[bytes], name: str, *, max_pixels: int | None = None, al
     return dataclasses.replace(picture, extras=dataclasses.replace(picture.extras, lost=lost))
 
 
+def read_page(path: str | os.PathLike[str], page: int) -> Picture:
+    """Read one page of a TIFF of several, counted from 0. See `read_picture`."""
+    try:
+        with open(path, "rb") as file, _our_pillow():
+            return _read(file, f"{os.fspath(path)} (page {page + 1})", max_pixels_by_memory(), lenient=False, page=page)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def check_output(
     path: str | os.PathLike[str],
     *,
@@ -229,9 +238,9 @@ def _written(name: str) -> Iterator[None]:
         raise PictureError(f"{name}: cannot be written: {error}") from error
 
 
-def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool) -> Picture:
-    """Read a file that is not empty; `lenient` takes damage for what it gives."""
-    page = 0
+def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool, page: int | None = None) -> Picture:
+    """Read a file that is not empty; `lenient` takes damage for what it gives. `page`: this one; None: the only one."""
+    wanted, page = page, page or 0
 
     def reopen() -> ImageFile.ImageFile:
         file.seek(0)
@@ -243,7 +252,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool) -> Picture
     try:
         image = reopen()
         kind = opened_format(image)
-        page = kind.page(image)
+        page = kind.page(image) if wanted is None else wanted
         image.seek(page)
         width, height = image.size
         if width * height > max_pixels:
