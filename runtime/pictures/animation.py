@@ -173,7 +173,7 @@ def _image(picture: Picture) -> Image.Image:
 
 def _full_pages(image: ImageFile.ImageFile) -> list[int]:
     """Return the pages of a TIFF that are neither thumbnails nor masks (NewSubfileType, bits 0 and 2)."""
-    full = []
+    full: list[int] = []
     for page in itertools.count():
         try:
             image.seek(page)
