@@ -24,10 +24,11 @@ from flashrib.calibration.sensitivity import layer_costs
 from flashrib.calibration.state import State
 from flashrib.calibration.statistics import Runs, feed, input_type
 from flashrib.calibration.tiles import TileSet, draw_tiles
-from flashrib.export.save import save_onnx
+from flashrib.export.save import hash_of_initializers, save_onnx
 from flashrib.runtime.artifacts.files import sha256_of, write_whole
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.artifacts.onnx_file import describe_onnx
+from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, UsageError
 from flashrib.runtime.progress import PhaseProgress, Progress
 
@@ -97,7 +98,13 @@ def calibrate(
 
 def describe(model: ModelProto, metadata: ModelInfo, mode: str, report: Report) -> None:
     """Write the metadata of a quantized file."""
-    about = dataclasses.replace(metadata, precision=mode, calibration=report.summary(), version=version("flashrib"))
+    about = dataclasses.replace(
+        metadata,
+        precision=mode,
+        calibration=report.summary(),
+        version=version("flashrib"),
+        weights_sha256=hash_of_initializers(model),
+    )
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, about.to_properties())
     model.producer_name, model.producer_version = "flashrib", version("flashrib")
@@ -125,6 +132,8 @@ def count_work(model: ModelProto, layers: Sequence[Layer], tiles: TileSet, threa
 
 def _described(source: Path, output: Path) -> ModelInfo:
     metadata = describe_onnx(source)
+    external_files(source)
+    check_weights(source, metadata)
     if metadata.precision in FORMATS:
         raise ModelError(
             f"{source}: is quantized already ({metadata.precision}): calibrate the file that it was made from"

@@ -8,6 +8,7 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import set_external_data
 
+from flashrib.runtime.artifacts.onnx_weights import weights_hash
 from flashrib.runtime.errors import FlashribError
 
 EXTERNAL_ABOVE = 2_000_000_000  # bytes of weights; a protobuf message ends at 2^31 - 1
@@ -48,6 +49,11 @@ def save_onnx(
             os.replace(staged, path)
     except OSError as error:
         raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def hash_of_initializers(model: ModelProto) -> str:
+    """Return what `ModelInfo.weights_sha256` holds for a graph that is complete and has its values in itself."""
+    return weights_hash(tensor.SerializeToString(deterministic=True) for tensor in model.graph.initializer)
 
 
 def _with_external_data(model: ModelProto, data: Path) -> ModelProto:

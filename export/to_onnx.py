@@ -10,7 +10,7 @@ from flashrib.export.operators.bodies import body_of_operators, default_bodies, 
 from flashrib.export.options import ExportOptions
 from flashrib.export.passes import run_passes
 from flashrib.export.precision import with_precision
-from flashrib.export.save import save_onnx
+from flashrib.export.save import hash_of_initializers, save_onnx
 from flashrib.export.trace import trace
 from flashrib.model.fold import fold
 from flashrib.model.network import Network
@@ -78,6 +78,7 @@ def export_graph(
         batch=options.batch,
         opset=next(o.version for o in model.opset_import if o.domain == ""),
         clamp=options.clamp,
+        weights_sha256=hash_of_initializers(model),
     )
     onnx.helper.set_model_props(model, metadata.to_properties())
     model.producer_name, model.producer_version = "flashrib", version("flashrib")

@@ -17,7 +17,14 @@ from flashrib.model.architectures.registry import (
 )
 from flashrib.model.config import NetworkConfig
 from flashrib.model.network import Network
-from flashrib.model.state_dict import ARCHITECTURE, read_checkpoint, read_state_dict, sha256_of
+from flashrib.model.state_dict import (
+    ARCHITECTURE,
+    WEIGHTS_HASH,
+    read_checkpoint,
+    read_state_dict,
+    sha256_of,
+    weights_hash,
+)
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.errors import CheckpointError, UsageError
 
@@ -64,8 +71,13 @@ def save_safetensors(path: str | Path, network: Network, extra_metadata: Mapping
     """
     path = Path(path)
     config = network.config
-    header = {**(extra_metadata or {}), ARCHITECTURE: name_of(config), **architecture_of(config).header(config)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    header = {
+        **(extra_metadata or {}),
+        ARCHITECTURE: name_of(config),
+        **architecture_of(config).header(config),
+        WEIGHTS_HASH: weights_hash(tensors),
+    }
     write_whole(path, safetensors.torch.save(tensors, header), CheckpointError)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from flashrib.runtime.errors import CheckpointError
 
-ARCHITECTURE = "flashrib.architecture"  # in the header of our own .safetensors files: the name of the network
+# In the header of our own .safetensors files: the name of the network, and `weights_hash` of its parameters.
+ARCHITECTURE, WEIGHTS_HASH = "flashrib.architecture", "flashrib.weights_sha256"
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -78,6 +79,26 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(path, state_dict, metadata, ", ".join(dtypes))
 
 
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return hash of names, types and shapes, and hash of the values, with a colon between; for the header of our own files."""
+    layout, values = hashlib.sha256(), hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        layout.update(f"{key!r} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        values.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"{layout.hexdigest()}:{values.hexdigest()}"
+
+
+def _check_weights(path: Path, tensors: Mapping[str, Tensor], stated: str | None) -> None:
+    """Refuse weights that are not those that the file was written with; where others changed names or types, nothing is known."""
+    if stated is None:
+        return
+    seen = weights_hash(tensors)
+    if seen != stated and seen.partition(":")[0] == stated.partition(":")[0]:
+        raise CheckpointError(
+            f"{path}: its weights are not those that it was written with: it is damaged: copy it again"
+        )
+
+
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file, as 64 hexadecimal digits."""
     try:
@@ -112,6 +133,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: a damaged or truncated .safetensors file: {_one_line(error)}") from error
     if not tensors:
         raise CheckpointError(f"{path}: no tensors inside")
+    _check_weights(path, tensors, metadata.get(WEIGHTS_HASH))
     return tensors, metadata
 
 
@@ -137,7 +159,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        _check_archive(path)
+        check_archive(path)
         # The open file and not its path: torch.load would go by a suffix ".safetensors".
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about old formats; whatever matters is raised
@@ -155,7 +177,7 @@ def _unpickle(path: Path) -> Any:
         raise CheckpointError(f"{path}: a damaged or truncated PyTorch file: {_one_line(error)}") from error
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """Refuse a ZIP archive with damaged entries, which torch.load would turn into wrong weights, or that is no checkpoint."""
     if not zipfile.is_zipfile(path):  # a plain pickle, or an archive whose directory, at its end, was cut off
         return

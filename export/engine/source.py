@@ -14,6 +14,7 @@ from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError
 from flashrib.runtime.nvidia.flavours import Flavour, version_numbers
 
@@ -79,6 +80,7 @@ def read_source(path: Path) -> Source:
     except Exception as error:  # protobuf's and onnx's own
         raise ModelError(f"{path}: not an ONNX file, or a damaged one: {' '.join(str(error).split())}") from error
     sha256 = sha256_of(path, *external_files(path))
+    check_weights(path, metadata)
     nodes = operator_nodes(model)
     if not nodes:
         wanted = " or ".join(f"flashrib::{op_type}" for op_type in OPERATORS)

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from flashrib.model.architectures.registry import build_model
 from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.network import Upscaler
+from flashrib.model.state_dict import check_archive
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
 from flashrib.model.training.qat import QuantizationAware
@@ -65,6 +67,7 @@ class TrainingState:
             CheckpointError: the file is damaged.
         """
         try:
+            check_archive(folder / STATE)
             state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
             before = json.loads(state["config"])
             wanted = json.loads(json.dumps(dataclasses.asdict(config)))
@@ -80,7 +83,16 @@ class TrainingState:
             for target, name in zip(self.ema, self.parameter_names(), strict=True):
                 target.copy_(state["params_ema"][name])
             self.step = state["step"]
-        except (OSError, KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except (
+            CheckpointError,
+            zipfile.BadZipFile,
+            OSError,
+            KeyError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
             raise CheckpointError(
                 f"{folder / STATE}: damaged, the run cannot be continued ({type(error).__name__}): delete it to start anew"
             ) from error

@@ -44,6 +44,8 @@ class ModelInfo:
         channels: channels of the input, 3 being RGB. Neutral: 3.
         fixed_size: (H, W) in input pixels where the model takes this size only. Neutral: None, it takes any from `minimum` on.
         noise: standard deviation of the second input, noise of the picture's size, 1 being white. Neutral: 0.0, there is one input.
+        weights_sha256: of an ONNX file: hash of the names, types and shapes of its initialisers, and hash of their values, with a
+            colon between; see `flashrib.runtime.artifacts.onnx_weights`. Neutral: "", unknown.
         architecture_config: facts about the architecture that the keys and shapes of a checkpoint do not tell, in JSON's types.
             Neutral: {}.
     """
@@ -70,6 +72,7 @@ class ModelInfo:
     channels: int = 3
     fixed_size: tuple[int, int] | None = None
     noise: float = 0.0
+    weights_sha256: str = ""
     architecture_config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

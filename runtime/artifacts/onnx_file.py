@@ -2,10 +2,10 @@
 
 import mmap
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.artifacts.protobuf import fields, varint
 from flashrib.runtime.errors import ModelError
 
 OPSETS = range(18, 24)
@@ -49,27 +49,45 @@ def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
 def external_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files that hold weights of an ONNX file that `describe_onnx` takes, in order of their names.
 
+    They lie beside the ONNX file. Where that is a link, as in the cache of Hugging Face, they may lie beside it as links as well, or
+    beside the file that it points to; see `openable`.
+
     Raises:
         ModelError: one lies outside the folder of the ONNX file, is missing, or is too short.
     """
-    folder = Path(path).resolve().parent
-    try:
-        needed = _external_data(path)
-    except (ValueError, IndexError) as error:
-        raise ModelError(f"{path}: its weights are damaged ({error}): export or copy it anew") from error
+    folder, real = openable(path).parent, Path(path).resolve().parent
     files = []
-    for name, size in sorted(needed.items()):
+    for name, size in sorted(_needed(path).items()):
         data = (folder / name).resolve()
-        if not name or data.parent != folder:
-            raise ModelError(f"{path}: its external data {name!r} lies outside its folder: export the model anew")
+        if not name or Path(name).name != name or data.parent not in (folder.resolve(), real):
+            raise ModelError(f"{path}: its external data {name!r} lies outside its folder: export the model again")
         if not data.is_file():
             raise ModelError(f"{path}: its external data {name!r} is missing: copy it beside the ONNX file")
         if data.stat().st_size < size:
             raise ModelError(
-                f"{path}: its external data {name!r} is truncated ({data.stat().st_size} bytes of {size}): copy it anew"
+                f"{path}: its external data {name!r} is truncated ({data.stat().st_size} bytes of {size}): copy it again"
             )
         files.append(data)
     return files
+
+
+def openable(path: str | os.PathLike[str]) -> Path:
+    """Return the name under which an ONNX file is opened so that its external data lie beside it: `path`, or what it links to.
+
+    Raises:
+        ModelError: its weights are damaged.
+    """
+    found, names = Path(path), _needed(path)
+    while not all((found.parent / name).exists() for name in names) and found.is_symlink():
+        found = found.parent / os.readlink(found)
+    return found
+
+
+def _needed(path: str | os.PathLike[str]) -> dict[str, int]:
+    try:
+        return _external_data(path)
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{path}: its weights are damaged ({error}): export or copy it again") from error
 
 
 def _metadata_and_opset(path: str | os.PathLike[str]) -> tuple[dict[str, str], int]:
@@ -81,16 +99,16 @@ def _metadata_and_opset(path: str | os.PathLike[str]) -> tuple[dict[str, str], i
     opset = 0
     has_graph = False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for number, start, stop in _fields(data, 0, len(data)):
+        for number, start, stop in fields(data, 0, len(data)):
             has_graph = has_graph or number == _GRAPH
             if number == _METADATA_PROPS:
                 key, value = _entry(data, start, stop)
                 properties[key] = value
             elif number == _OPSET_IMPORT:
-                parts = {key: (begin, end) for key, begin, end in _fields(data, start, stop)}
+                parts = {key: (begin, end) for key, begin, end in fields(data, start, stop)}
                 domain = data[slice(*parts.get(_DOMAIN, (0, 0)))].decode()
                 if domain in ("", "ai.onnx") and _VERSION in parts:
-                    opset, _ = _varint(data, parts[_VERSION][0])
+                    opset, _ = varint(data, parts[_VERSION][0])
     if not has_graph:
         raise ValueError("no graph")
     return properties, opset
@@ -100,12 +118,12 @@ def _external_data(path: str | os.PathLike[str]) -> dict[str, int]:
     """Return the locations of the initialisers' external data, and the bytes that each must have at least."""
     needed: dict[str, int] = {}
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        graphs = ((start, stop) for number, start, stop in _fields(data, 0, len(data)) if number == _GRAPH)
-        graph_fields = (field for start, stop in graphs for field in _fields(data, start, stop))
+        graphs = ((start, stop) for number, start, stop in fields(data, 0, len(data)) if number == _GRAPH)
+        graph_fields = (field for start, stop in graphs for field in fields(data, start, stop))
         for number, start, stop in graph_fields:
             if number != _INITIALIZER:
                 continue
-            parts = [_entry(data, a, b) for key, a, b in _fields(data, start, stop) if key == _EXTERNAL_DATA]
+            parts = [_entry(data, a, b) for key, a, b in fields(data, start, stop) if key == _EXTERNAL_DATA]
             if parts:
                 about = dict(parts)
                 name = about.get("location", "")
@@ -116,40 +134,5 @@ def _external_data(path: str | os.PathLike[str]) -> dict[str, int]:
 
 def _entry(data: mmap.mmap, start: int, stop: int) -> tuple[str, str]:
     """Return key and value of a StringStringEntryProto."""
-    entry = {key: data[begin:end].decode() for key, begin, end in _fields(data, start, stop)}
+    entry = {key: data[begin:end].decode() for key, begin, end in fields(data, start, stop)}
     return entry.get(_KEY, ""), entry.get(_VALUE, "")
-
-
-def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (field number, start, stop) of each field of a message in protobuf's wire format.
-
-    Source: https://protobuf.dev/programming-guides/encoding/.
-    """
-    while start < stop:
-        tag, start = _varint(data, start)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            _, end = _varint(data, start)
-        elif wire_type == 2:
-            size, start = _varint(data, start)
-            end = start + size
-        elif wire_type in (1, 5):
-            end = start + (8 if wire_type == 1 else 4)
-        else:
-            raise ValueError(f"wire type {wire_type}")
-        if end > stop:
-            raise ValueError(f"field {number} ends at {end}, after {stop}")
-        yield number, start, end
-        start = end
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    """Return (value, position after it); the lowest 7 bits come first, the 8th says that more follow."""
-    value = 0
-    for shift in range(0, 64, 7):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number of more than 64 bits")

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import MissingPackageError, ModelError
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -25,8 +26,9 @@ def open_emulation(path: Path, threads: int | None = None) -> OnnxRuntimeSession
         from flashrib.export.emulate import emulated
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "emulating bf16", "export") from error
-    describe_onnx(path)
+    described = describe_onnx(path)
     external_files(path)
+    check_weights(path, described)
     with tempfile.TemporaryDirectory(prefix="flashrib-") as folder:
         copy = Path(folder) / "emulated.onnx"
         try:

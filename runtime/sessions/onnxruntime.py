@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
+from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.batches import run_in_batches
@@ -46,6 +47,7 @@ class OnnxRuntimeSession(SessionBase):
             raise UsageError(f"threads is {threads}, but it must be at least 1")
         described = describe_onnx(path)
         external_files(path)
+        check_weights(path, described)
         try:
             import onnxruntime
         except ImportError as error:
@@ -61,7 +63,7 @@ class OnnxRuntimeSession(SessionBase):
         options.enable_mem_pattern = False
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
+                os.fspath(openable(path)), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             if described.precision == "bf16" and _NO_KERNEL in str(error):

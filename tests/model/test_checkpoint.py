@@ -297,3 +297,29 @@ def test_describe_esc(tmp_path: Path) -> None:
     about = describe_checkpoint(tmp_path / "x.pth")
     assert (about["architecture"], about["heads"], about["ranks"]) == ("esc-rib", [4], [16])
     assert (about["windows"], about["whole_picture"]) == ([[64, 64]], True)
+
+
+def test_one_flipped_bit_of_our_own_files_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_safetensors(path, small_network())
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    for position in (start, (start + len(content)) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="its weights are not those that it was written with: it is damaged"):
+            load_model(path)
+
+
+def test_files_of_before_and_of_others_are_not_checked(tmp_path: Path) -> None:
+    network = small_network()
+    save_safetensors(tmp_path / "x.safetensors", network)
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        header = file.metadata()
+    half = {key: value.half() for key, value in network.state_dict().items()}
+    save_file(half, tmp_path / "converted.safetensors", header)  # another type: the hash is about something else
+    load_model(tmp_path / "converted.safetensors")
+    del header["flashrib.weights_sha256"]
+    save_file(dict(network.state_dict()), tmp_path / "old.safetensors", header)
+    load_model(tmp_path / "old.safetensors")

@@ -77,6 +77,15 @@ def test_damaged_state_is_refused(config: TrainConfig, tmp_path: Path) -> None:
         run(config, tmp_path)
 
 
+def test_a_flipped_bit_in_the_state_is_found(config: TrainConfig, tmp_path: Path) -> None:
+    run(config, tmp_path, minutes=0)
+    content = bytearray((tmp_path / STATE).read_bytes())
+    content[len(content) // 2] ^= 1  # within the weights, which torch.load would take as they are
+    (tmp_path / STATE).write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged, the run cannot be continued"):
+        run(config, tmp_path)
+
+
 def test_learning_rate() -> None:
     config = TrainConfig(data=("x",), steps=1000, warmup=100, lr=1e-3, lr_final=1e-5)
     assert learning_rate(0, config) == pytest.approx(1e-5)
