@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashrib.model import cuda_layers
 from flashrib.model.attention.window import window_attention
 from flashrib.model.config import AttentionConfig
 from flashrib.model.rib import coordinate_features, position_codes
@@ -29,7 +30,12 @@ class WindowAttention(nn.Module):
     """Window attention with RIB and an optional gate: (B, C, H, W), already normalised -> (B, C, H, W).
 
     The gate is sigmoid(conv(x)) on the input, multiplied onto the attention's output before `to_out`.
+
+    Attributes:
+        plainly: never take the form for GPUs, since somebody looks at the convolutions one by one.
     """
+
+    plainly = False
 
     columns: Tensor
     rows: Tensor
@@ -77,6 +83,10 @@ class WindowAttention(nn.Module):
         return weight * scale[:, None, None, None], bias * scale
 
     def forward(self, x: Tensor) -> Tensor:
+        return cuda_layers.attention(self, x) if cuda_layers.usable(x) and not self.plainly else self.plain(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """`forward` as its definition reads, on any device."""
         qkv = F.conv2d(x, *self.scaled_qkv()).permute(0, 2, 3, 1)
         config = self.config
         out = window_attention(qkv, *self.position_codes(), config.window, config.heads, config.shift)
@@ -90,8 +100,10 @@ class WindowAttention(nn.Module):
 class ConvFFN(nn.Module):
     """u = gelu(proj(x)); u = u + gelu(dwc(u)); the last 1x1 convolution of u: (B, C, H, W) -> (B, C, H, W).
 
-    `last` names that convolution: SST's checkpoints call it "agg", ESC's "aggr".
+    `last` names that convolution: SST's checkpoints call it "agg", ESC's "aggr". `plainly` as in `WindowAttention`.
     """
+
+    plainly = False
 
     def __init__(self, dim: int, hidden: int, last: str) -> None:
         super().__init__()
@@ -101,6 +113,10 @@ class ConvFFN(nn.Module):
         self.add_module(last, nn.Conv2d(hidden, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        return cuda_layers.ffn(self, x) if cuda_layers.usable(x) and not self.plainly else self.plain(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """`forward` as its definition reads, on any device."""
         u = F.gelu(self.proj(x))
         u = u + F.gelu(self.dwc(u))
         y: Tensor = self.get_submodule(self.last)(u)

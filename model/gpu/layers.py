@@ -9,7 +9,7 @@ from flashrib.model.attention.window import window_attention
 from flashrib.model.config import Window
 from flashrib.model.gpu.convolution import convolve
 from flashrib.model.gpu.passes import ALIGNED, Affine, Linear
-from flashrib.model.gpu.position import constant_codes
+from flashrib.model.position import constant_codes
 
 
 def affine(layer: nn.Linear | nn.Conv2d | deploy.Norm) -> Affine:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from flashrib.model.layers import WindowAttention
+from flashrib.model.layers import ConvFFN, WindowAttention
 from flashrib.model.network import Network
 
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
@@ -75,6 +75,8 @@ class QuantizationAware:
         self.network, self.mode = network, mode
         self.weights = [f"{name}.weight" for name in _quantizable(network)]
         for name, module in network.named_modules():
+            if isinstance(module, WindowAttention | ConvFFN):
+                module.plainly = True
             # The attention computes with the weight of its qkv convolution and never calls it: its own input is that one's.
             called = f"{name}.weight" in self.weights and not name.endswith("to_qkv")
             if called or isinstance(module, WindowAttention):

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flashrib.model import PRESETS, build_model
+from flashrib.model import build_model
 from flashrib.model.architectures.sst.gpu import GpuSST
 from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
 from flashrib.model.sizes import round_up
+from tests.official import UPSCALERS
 
 
 class Peak(TorchDispatchMode):
@@ -55,7 +56,7 @@ class NoLaunch:
         return lambda *args, **constants: None
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", UPSCALERS)
 def test_peak(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No map outlives its last use: the peak is that of the pass that needs most, with x of the network and of the block beside it."""
     monkeypatch.setattr(device, "takes_kernels", lambda x: True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from flashrib.model import PRESETS, build_model
+from flashrib.model import build_model
 from flashrib.model.architectures.esc.gpu import Mixing
 from flashrib.model.architectures.esc.network import geometric_ensemble
 from flashrib.model.config import NetworkConfig, UpsamplerConfig
@@ -17,7 +17,7 @@ from flashrib.model.gpu import gpu_network
 from flashrib.model.network import Network
 from flashrib.runtime.errors import UsageError
 from tests.model.networks import SMALL, SMALL_ESC, small_network
-from tests.official import max_abs, seeded
+from tests.official import UPSCALERS, max_abs, seeded
 
 BOUND = 1e-6  # of the largest output: biases stay in float32 whatever the dtype
 
@@ -138,7 +138,7 @@ def usual(network: Network, picture: Tensor, dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", UPSCALERS)
 def test_presets_on_a_gpu(name: str, dtype: torch.dtype) -> None:
     """Fresh random weights and picture, sizes that are no multiples: error at most twice that of PyTorch in autocast."""
     torch.manual_seed(torch.seed() % 2**31)

@@ -1,4 +1,4 @@
-"""Constants of an attention layer for the GPU: position codes, computed in float64."""
+"""Position codes as GPU kernels want them: the same bias from codes of a width that they multiply anyway."""
 
 import torch
 from torch import Tensor

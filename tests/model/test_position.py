@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashrib.model.gpu.position import constant_codes
+from flashrib.model.position import constant_codes
 from flashrib.model.rib import position_codes
 from tests.official import max_abs, seeded
 

@@ -1,0 +1,100 @@
+"""Depthwise 3x3 convolution of channels-last maps on a CUDA GPU, with gradients.
+
+Registered as `flashrib::depthwise3x3`, which `torch.compile` sees through.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.library import triton_op, wrap_triton
+
+from flashrib.model import depthwise_kernel as kernels
+
+PIXELS, CHANNELS = 64, 32  # of a program of the convolution
+SUMMED_PIXELS, STEPS = 16, 16  # of a step, and steps, of a program that adds up gradients of the weights
+
+
+def _convolve(source: Tensor, weight: Tensor, bias: Tensor | None, flip: bool) -> Tensor:
+    batch, height, width, channels = source.shape
+    source, count = source.contiguous(), batch * height * width
+    out = torch.empty_like(source)
+    grid = (-(-count // PIXELS), -(-channels // CHANNELS))
+    wrap_triton(kernels.depthwise_kernel)[grid](
+        source,
+        weight.reshape(channels, 9),
+        bias,
+        count,
+        height,
+        width,
+        out,
+        C=channels,
+        FLIP=flip,
+        BP=PIXELS,
+        BC=CHANNELS,
+    )
+    return out
+
+
+@triton_op("flashrib::depthwise3x3", mutates_args={})
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _convolve(x, weight.contiguous(), bias, False)
+
+
+@triton_op("flashrib::depthwise3x3_backward", mutates_args={})
+def _depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the map, and of the nine weights and the bias in the rows of (10, C)."""
+    batch, height, width, channels = x.shape
+    grad, x, count = grad.to(x.dtype).contiguous(), x.contiguous(), batch * height * width
+    programs = -(-count // (SUMMED_PIXELS * STEPS))
+    sums = x.new_empty(programs, 10, channels, dtype=torch.float32)
+    wrap_triton(kernels.depthwise_weights_kernel)[(programs, -(-channels // CHANNELS))](
+        x, grad, count, height, width, sums, C=channels, STEPS=STEPS, BP=SUMMED_PIXELS, BC=CHANNELS
+    )
+    return _convolve(grad, weight.contiguous(), None, True), sums.sum(0)
+
+
+def _save(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight = ctx.saved_tensors
+    d_x, sums = torch.ops.flashrib.depthwise3x3_backward(grad, x, weight)
+    return d_x, sums[:9].mT.reshape(weight.shape).to(weight.dtype), sums[9].to(weight.dtype)
+
+
+torch.library.register_autograd("flashrib::depthwise3x3", _backward, setup_context=_save)
+
+
+def depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise 3x3 convolution with zero padding.
+
+    Args:
+        x: (B, H, W, C), contiguous or copied.
+        weight: (C, 1, 3, 3); sums are float32, whatever the map's dtype.
+        bias: (C), of the weight's dtype.
+
+    Returns:
+        (B, H, W, C), dtype of x.
+    """
+    out: Tensor = torch.ops.flashrib.depthwise3x3(x, weight, bias)
+    return out
+
+
+@triton_op("flashrib::gated_depthwise3x3", mutates_args={})
+def _gated_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    batch, height, width, channels = x.shape
+    half, count = channels // 2, batch * height * width
+    out = x.new_empty(batch, height, width, half)
+    wrap_triton(kernels.gated_depthwise_kernel)[(-(-count // PIXELS), -(-half // CHANNELS))](
+        x.contiguous(), weight.reshape(channels, 9), bias, count, height, width, out, G=half, BP=PIXELS, BC=CHANNELS
+    )
+    return out
+
+
+def gated_depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[a, b] = depthwise 3x3 convolution of (B, H, W, 2G) with zero padding, silu(a) * b: (B, H, W, G). For inference alone."""
+    out: Tensor = torch.ops.flashrib.gated_depthwise3x3(x, weight, bias)
+    return out
