@@ -31,6 +31,7 @@ from flashrib.model.config import UpscalerConfig
 SHARED_LIMITS = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}
 SAME_PTX = {86: 80, 87: 80, 89: 80}  # up to the line that names the target; a test compares them
 
+NAMES = tuple(name for name in PRESETS if name != "sst-real")  # which takes noise as well
 HEAD = """\
 # Kernels of the TensorRT plugin
 
@@ -60,7 +61,7 @@ class Resources:
 def preset_layers() -> dict[Layer, tuple[str, ...]]:
     """Return the distinct attention layers of the presets, in fp16, and the presets that have them."""
     found: dict[Layer, tuple[str, ...]] = {}
-    for name in PRESETS:
+    for name in NAMES:
         config = preset(name)
         assert isinstance(config, UpscalerConfig)
         for a in config.attentions:

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flashrib.model import ESCConfig, SSTConfig
+from flashrib.model import PRESETS, ESCConfig, SSTConfig
 from flashrib.model.config import NetworkConfig, UpsamplerConfig
 from tests.places import ROOT, SHARED
 
+UPSCALERS = tuple(name for name in PRESETS if name != "sst-real")  # the super-resolution networks, x2 to x4
 BUNDLED = ROOT / "tests" / "golden"  # copies of a few small ones, so that the suite proves something on its own
 SHARED_GOLDEN = SHARED / "golden" / "sst"
 

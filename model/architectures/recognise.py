@@ -5,20 +5,14 @@ from flashrib.model.architectures.registry import ARCHITECTURES
 from flashrib.model.state_dict import Checkpoint, first_ten
 from flashrib.runtime.errors import CheckpointError
 
-SST_REAL_KEY = "model.map_noise.mlp.0.weight"
-
 
 def recognise(checkpoint: Checkpoint) -> Recognised:
     """Find the architecture of a checkpoint, and check that every key and shape belongs to it.
 
     Raises:
-        CheckpointError: keys of no known architecture, or of one that is not supported; missing, unexpected or misshapen keys.
+        CheckpointError: keys of no known architecture, missing, unexpected or misshapen keys.
     """
     keys = checkpoint.state_dict
-    if SST_REAL_KEY in keys:
-        raise CheckpointError(
-            f"{checkpoint.path}: an SST-Real checkpoint (key {SST_REAL_KEY!r}); SST-Real is not supported yet"
-        )
     for row in ARCHITECTURES.values():
         if row.matches(keys):
             return row.recognise(checkpoint)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from flashrib.model.architectures.architecture import Architecture
 from flashrib.model.architectures.esc import ARCHITECTURE as ESC_RIB
 from flashrib.model.architectures.sst import ARCHITECTURE as SST
+from flashrib.model.architectures.sst_real import ARCHITECTURE as SST_REAL
 from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from flashrib.model.network import Network
 
-ARCHITECTURES: dict[str, Architecture] = {row.family: row for row in (SST, ESC_RIB)}
+ARCHITECTURES: dict[str, Architecture] = {row.family: row for row in (SST, ESC_RIB, SST_REAL)}
 
 
 def register(architecture: Architecture) -> None:

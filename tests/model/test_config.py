@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from flashrib.model import PRESETS, ESCConfig, SSTConfig, preset
+from flashrib.model import ESCConfig, SSTConfig, preset
 from flashrib.model.architectures.registry import build_model, network_from_config
 from flashrib.model.config import NetworkConfig
 from flashrib.runtime.errors import UsageError
-from tests.official import SHARED_GOLDEN, config_from_official
+from tests.official import SHARED_GOLDEN, UPSCALERS, config_from_official
 
 OFFICIAL_NAMES = {
     "sst-light": "SSTlight",
@@ -32,7 +32,7 @@ PARAMETERS = {
     "sst-xl-plus": (33_892_195, 34_307_395, 34_888_675),
     "esc-rib": (1_007_796, 1_016_451, 1_028_568),
 }
-ALL = [(name, scale) for name in PRESETS for scale in (2, 3, 4)]
+ALL = [(name, scale) for name in UPSCALERS for scale in (2, 3, 4)]
 
 
 def shapes(config: NetworkConfig) -> dict[str, list[int]]:

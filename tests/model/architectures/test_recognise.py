@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashrib.model import PRESETS, ESCConfig, SSTConfig, preset
+from flashrib.model import ESCConfig, SSTConfig, preset
 from flashrib.model.architectures.recognise import recognise as recognise_checkpoint
 from flashrib.model.architectures.registry import name_of, network_from_config, preset_from_file_name
 from flashrib.model.architectures.upscaler import RecognisedUpscaler
@@ -15,6 +15,7 @@ from flashrib.model.config import Gate, NetworkConfig, UpsamplerConfig, Upsample
 from flashrib.model.state_dict import Checkpoint
 from flashrib.runtime.errors import CheckpointError
 from tests.model.test_config import ALL, manifest
+from tests.official import UPSCALERS
 
 PAIRS = (("sst-light", "sst-light-plus"), ("sst", "sst-plus"), ("sst-large", "sst-large-plus"))
 
@@ -77,7 +78,7 @@ def random_config(seed: int) -> UpscalerConfig:
     )
 
 
-@pytest.mark.parametrize(("name", "scale"), [(name, 2 + index % 3) for index, name in enumerate(PRESETS)])
+@pytest.mark.parametrize(("name", "scale"), [(name, 2 + index % 3) for index, name in enumerate(UPSCALERS)])
 def test_presets(name: str, scale: int) -> None:
     config = preset(name, scale)
     recognised = recognise(state_dict_of(config))
@@ -130,7 +131,8 @@ def test_name_of_a_configuration() -> None:
         ("sst-xl-plus-x4.safetensors", ("sst-xl-plus", 4)),
         ("esc-rib-x3.safetensors", ("esc-rib", 3)),
         ("SSTXL_DFLIP_X4.pth", None),
-        ("SSTReal_X4.pth", None),
+        ("SSTReal_X4.pth", ("sst-real", 4)),
+        ("SSTReal_X2.pth", None),
         ("SSTlight_X5.pth", None),
         ("SSTlight.pth", None),
         ("my-sst-light-x2.pth", None),
@@ -158,7 +160,10 @@ WRONG = {
         "keys of no architecture that flashrib knows .*: 'layers.0.weight', .*'layers.9.weight' and 2 more$",
     ),
     "no-keys": ({}, "keys of no architecture"),
-    "sst-real": ({"model.map_noise.mlp.0.weight": torch.empty(1)}, "SST-Real is not supported yet"),
+    "sst-real": (
+        {"model.map_noise.mlp.0.weight": torch.empty(1)},
+        "missing keys of an SST-Real network: 'model.proj_in.weight'",
+    ),
     "missing": (without("body.1.1.ffn.agg.bias"), "1 missing: 'body.1.1.ffn.agg.bias'$"),
     "missing-many": (
         {key: value for key, value in small_sst().items() if ".norm" not in key},

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flashrib.model import PRESETS
+from tests.official import UPSCALERS
 from tests.places import ROOT, SHARED
 
 TOOL = SHARED / "tools" / "tensorrt_registration.py"
@@ -34,7 +34,7 @@ def run(*arguments: str) -> list[str]:
     return done
 
 
-@pytest.mark.parametrize("presets", [PRESETS[:4], PRESETS[4:]], ids=" ".join)
+@pytest.mark.parametrize("presets", [UPSCALERS[:4], UPSCALERS[4:]], ids=" ".join)
 def test_every_layer_of_every_preset(presets: tuple[str, ...]) -> None:
     done = run("presets", *presets)
     assert {line.split(":")[0] for line in done} == set(presets)
