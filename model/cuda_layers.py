@@ -81,7 +81,7 @@ def attention(layer: "WindowAttention", x: Tensor) -> Tensor:
         *first, last = [module for module in layer.gate if isinstance(module, nn.Conv2d)]
         gated = _depthwise(x, first[0]) if first else x
         gate = _pointwise(gated, *(_widen(p, heads, missing) for p in _affine(last)))
-    out = window_attention(qkv, *codes, config.window, heads, config.shift, gate=gate)
+    out = window_attention(qkv, *codes, config.window, heads, config.shift, gate=gate, form="triton")
     weight, bias = _affine(layer.to_out)
     return _pointwise(out, _widen(weight.mT, heads, missing).mT, bias).permute(0, 3, 1, 2)
 

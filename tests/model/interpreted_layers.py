@@ -10,7 +10,6 @@ from triton.runtime import interpreter
 
 from flashrib.model import cuda_layers
 from flashrib.model.architectures.sst_real.network import GatedFFN
-from flashrib.model.attention import window
 from flashrib.model.config import AttentionConfig
 from flashrib.model.depthwise import depthwise3x3, gated_depthwise3x3
 from flashrib.model.layers import ConvFFN, WindowAttention
@@ -40,13 +39,12 @@ def compare(found: Tensor, wanted: Tensor, inputs: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("gate", ["DWC", "Linear", None])
-def test_attention(gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention(gate: Any) -> None:
     """Heads of 10 channels become 16, rank 18 becomes the hidden layer itself; also of a map that is no multiple of the window."""
     torch.manual_seed(0)
     layer = WindowAttention(AttentionConfig(20, (4, 4), 2, 18, gate=gate))
     x = torch.randn(1, 20, 6, 4, requires_grad=True)
     wanted = layer.plain(x)
-    monkeypatch.setattr(window, "automatic_form", lambda *_: "triton")
     compare(cuda_layers.attention(layer, x), wanted, [x, *layer.parameters()])
 
 

@@ -5,13 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashrib.model import deploy
-from flashrib.model.architectures.sst.gpu import begin_attention
 from flashrib.model.architectures.sst_real.deploy import DeployedSSTReal, GatedFFN, SSTRealBlock
 from flashrib.model.architectures.sst_real.fold import fold
 from flashrib.model.architectures.sst_real.network import SSTReal
-from flashrib.model.gpu.chain import ALIGNED, Chain
-from flashrib.model.gpu.layers import WindowAttention, affine
+from flashrib.model.deploy import channels_first
+from flashrib.model.folding import expect
+from flashrib.model.gpu.layers import WindowAttention, affine, biasless
+from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.network import attend, gate_of
+from flashrib.model.gpu.passes import ALIGNED, NOTHING, Begin, Pass, build
 from flashrib.runtime.errors import UsageError
 
 
@@ -38,8 +40,13 @@ class GatedDepthwise(nn.Module):
         return F.silu(a) * b
 
 
+def begin_attention(attention: deploy.Attention) -> Begin:
+    """What the pass before an attention does for it: LayerNorm and qkv; the normalised map is kept where a gate reads it."""
+    return Begin(affine(attention.norm), biasless(attention.qkv), keep_n=attention.gate is not None)
+
+
 class Layer(nn.Module):
-    """Attention and FFN: x, n (only for a gate) and qkv -> the same for the attention `following`, or x alone where it is None."""
+    """Attention and FFN: x, n (only for a gate) and y, which is qkv -> the same for the attention `following`, or x alone if it is None."""
 
     def __init__(
         self, dtype: torch.dtype, attention: deploy.Attention, ffn: GatedFFN, following: deploy.Attention | None
@@ -48,24 +55,28 @@ class Layer(nn.Module):
         dim, inner, hidden = attention.out.out_features, attention.out.in_features, ffn.last.in_features
         self.gate = gate_of(attention, dtype)
         self.attention = WindowAttention(attention, dtype)
-        self.middle = Chain(
-            dtype,
+        middle = Pass(
             inner,
             dim,
-            product=affine(attention.out),
-            norm=affine(ffn.norm),
-            following=affine(ffn.proj),
+            matmul=affine(attention.out),
+            residual=True,
             keep_x=True,
+            begin=Begin(affine(ffn.norm), affine(ffn.proj)),
         )
+        end = Pass(
+            hidden,
+            dim,
+            matmul=affine(ffn.last),
+            residual=True,
+            keep_x=True,
+            begin=NOTHING if following is None else begin_attention(following),
+        )
+        self.middle, self.end = build(middle, dtype), build(end, dtype)
         self.depthwise = GatedDepthwise(ffn.dwc)
-        after = {} if following is None else begin_attention(following)
-        self.end = Chain(dtype, hidden, dim, product=affine(ffn.last), keep_x=True, **after)
 
-    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        maps: list[Tensor] = self.middle([attend(self.attention, self.gate, inputs), inputs.pop()])
-        maps = [self.depthwise(maps.pop()), maps.pop()]
-        result: list[Tensor] = self.end(maps)
-        return result
+    def forward(self, maps: Maps) -> Maps:
+        maps = self.middle(Maps(source=attend(self.attention, self.gate, maps), residual=maps.take("x")))
+        return self.end(Maps(source=self.depthwise(maps.take("y")), residual=maps.take("x")))
 
 
 class Block(nn.Module):
@@ -73,11 +84,11 @@ class Block(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: SSTRealBlock) -> None:
         super().__init__()
-        attentions: list[deploy.Attention] = list(block.attentions)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        ffns: list[GatedFFN] = list(block.ffns)  # type: ignore[arg-type]  # as above
+        attentions = [expect(deploy.Attention, attention) for attention in block.attentions]
+        ffns = [expect(GatedFFN, ffn) for ffn in block.ffns]
         self.fuse, self.fuse_low = (layer and layer.to(dtype) for layer in (block.fuse, block.fuse_low))
         dim = attentions[0].out.out_features
-        self.begin = Chain(dtype, dim, dim, keep_x=True, **begin_attention(attentions[0]))
+        self.begin = build(Pass(dim, dim, keep_x=True, begin=begin_attention(attentions[0])), dtype)
         self.layers = nn.ModuleList(
             Layer(dtype, attention, ffn, following)
             for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True)
@@ -88,11 +99,10 @@ class Block(nn.Module):
         y = x
         if self.fuse is not None and self.fuse_low is not None:
             y = self.fuse(x) + self.fuse_low(low)
-        inputs = self.begin([y])
+        maps = self.begin(Maps(source=y))
         for layer in self.layers:
-            inputs = layer(inputs)
-        z: Tensor = x + self.conv(inputs[0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return z
+            maps = layer(maps)
+        return x + channels_first(self.conv, maps.take("x"))
 
 
 class GpuSSTReal(nn.Module):
@@ -106,7 +116,7 @@ class GpuSSTReal(nn.Module):
                 f"the form for GPUs wants multiples of {ALIGNED} channels, not {config.dim} and {config.ffn_dim}: use precision fp32"
             )
         self.dtype = dtype
-        blocks: list[SSTRealBlock] = list(folded.blocks)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        blocks = [expect(SSTRealBlock, block) for block in folded.blocks]
         folded.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
         for part in (folded.first, folded.low, folded.heads, folded.last):
             part.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
