@@ -1,6 +1,7 @@
 """The table of architectures, and what is asked of it. Needs no torch until a network is built.
 
-Another architecture is a folder like `sst/` and a row here; one from outside is added with `register` (docs/howto/add-an-architecture.md).
+Another architecture is a folder like `sst/` and a row here; one from outside is added with `register`
+(docs/howto/add-an-architecture.md).
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flashrib.model.architectures.architecture import Architecture
+from flashrib.model.architectures.clear_dit import ARCHITECTURE as CLEAR
 from flashrib.model.architectures.esc import ARCHITECTURE as ESC_RIB
 from flashrib.model.architectures.sst import ARCHITECTURE as SST
 from flashrib.model.architectures.sst_real import ARCHITECTURE as SST_REAL
@@ -18,7 +20,7 @@ from flashrib.runtime.errors import UsageError
 if TYPE_CHECKING:
     from flashrib.model.network import Network
 
-ARCHITECTURES: dict[str, Architecture] = {row.family: row for row in (SST, ESC_RIB, SST_REAL)}
+ARCHITECTURES: dict[str, Architecture] = {row.family: row for row in (SST, ESC_RIB, SST_REAL, CLEAR)}
 
 
 def register(architecture: Architecture) -> None:

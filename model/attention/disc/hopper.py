@@ -28,12 +28,13 @@ LN2 = gl.constexpr(0.6931471805599453)
 HEADROOM = gl.constexpr(8.0)
 FAR = gl.constexpr(1 << 30)
 SIDE = gl.constexpr(8)  # of a tile and of a block of keys
-FIRST, SECOND, THIRD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2)  # tiles of a group
+FIRST, SECOND = gl.constexpr(0), gl.constexpr(1)  # tiles of a group
+GROUP = gl.constexpr(2)  # their number; three leave each too few registers
 BLOCK = gl.constexpr(64)  # keys of a block, queries of a tile
 
 
 @gluon.jit
-def _item(work, meta, index, text, n, pooled, HEADS: gl.constexpr):
+def _item(work, meta, index, text, text_begin, text_end, pooled, HEADS: gl.constexpr):
     """One item: what it is, where, and how many blocks of each kind it has."""
     group = gl.load(work + 2 * index)
     where = gl.load(work + 2 * index + 1)
@@ -44,9 +45,10 @@ def _item(work, meta, index, text, n, pooled, HEADS: gl.constexpr):
     start = gl.load(meta + entry)
     clean = gl.where(is_text, 0, gl.load(meta + entry + 1))
     masked = gl.where(is_text, 0, gl.load(meta + entry + 2))
-    end = gl.where(is_text, n, text)
+    begin = gl.where(is_text, text_begin, 0)
+    end = gl.where(is_text, text_end - text_begin, text)
     extra = gl.where(is_text, 0, pooled)
-    return is_text, group, head, image, start, clean, masked, end, extra
+    return is_text, group, head, image, start, clean, masked, begin, end, extra
 
 
 @gluon.jit
@@ -71,19 +73,21 @@ def _copy(line, area, is_line, token, code, head, image, barrier, target, D: gl.
 
 @gluon.jit
 def _producer(
-    q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, pooled,
+    q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, text_begin, text_end, pooled,
     q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty,
-    HEADS: gl.constexpr, D: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
+    HEADS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     n = text + H * W
     columns = (W + SIDE * GROUP - 1) // (SIDE * GROUP)
     pid = gl.program_id(0)
-    begin, stop = gl.load(schedule + pid), gl.load(schedule + pid + 1)
+    item, stop = gl.load(schedule + pid), gl.load(schedule + pid + 1)
     used = 0  # blocks so far
-    for index in range(begin, stop):
-        is_text, group, head, image, start, clean, masked, end, extra = _item(work, meta, index, text, n, pooled, HEADS)
+    for index in range(item, stop):
+        is_text, group, head, image, start, clean, masked, begin, end, extra = _item(
+            work, meta, index, text, text_begin, text_end, pooled, HEADS
+        )
         first, second, ragged, tails = _tails(end, extra)
-        turn = (index - begin) & 1
+        turn = (index - item) & 1
         for i in gl.static_range(GROUP):
             mbarrier.wait(q_empty.index(i), turn ^ 1)
             mbarrier.expect(q_full.index(i), BLOCK * D * 2)
@@ -109,10 +113,10 @@ def _producer(
             following = gl.where(i + 1 < unmasked, i + 1 - in_line, gl.maximum(i + 1 - in_line - tails, clean))
             following = gl.minimum(gl.maximum(following, 0), gl.maximum(clean + masked - 1, 0))
             after = gl.load(entries + start + following)
-            token = gl.where(i < first, i * BLOCK, n + (i - first) * BLOCK)
+            token = gl.where(i < first, begin + i * BLOCK, n + (i - first) * BLOCK)
             tail = i - unmasked
             is_tail = (tail >= 0) & (tail < tails)
-            token = gl.where(is_tail, gl.where(tail < ragged, first * BLOCK, n + second * BLOCK), token)
+            token = gl.where(is_tail, gl.where(tail < ragged, begin + first * BLOCK, n + second * BLOCK), token)
             stage = used % STAGES
             phase = (used // STAGES) & 1
             mbarrier.wait(k_empty.index(stage), phase ^ 1)
@@ -181,9 +185,9 @@ def _pass_over(used, k_full, k_empty, v_full, v_empty, STAGES: gl.constexpr):
 
 @gluon.jit
 def _consumer(
-    work, schedule, meta, entries, H, W, text, radius, pooled, scale, out, lse, failed,
+    work, schedule, meta, entries, H, W, text, text_begin, text_end, radius, pooled, scale, out, lse, failed,
     q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty,
-    HEADS: gl.constexpr, D: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr, SELF: gl.constexpr,
+    HEADS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, SELF: gl.constexpr,
 ):  # fmt: skip
     dtype: gl.constexpr = q_smem.dtype
     LIMIT: gl.constexpr = 6e4 if dtype == gl.float16 else 1e30
@@ -196,21 +200,22 @@ def _consumer(
     limit = radius * radius
     factor = scale * LOG2E
     pid = gl.program_id(0)
-    begin, stop = gl.load(schedule + pid), gl.load(schedule + pid + 1)
+    item, stop = gl.load(schedule + pid), gl.load(schedule + pid + 1)
     used = 0
     m = gl.arange(0, BLOCK, layout=gl.SliceLayout(1, s_layout))
     nothing = gl.zeros([BLOCK, BLOCK], gl.float32, s_layout)
-    for index in range(begin, stop):
-        is_text, group, head, image, start, clean, masked, end, extra = _item(work, meta, index, text, n, pooled, HEADS)
+    for index in range(item, stop):
+        is_text, group, head, image, start, clean, masked, _begin, end, extra = _item(
+            work, meta, index, text, text_begin, text_end, pooled, HEADS
+        )
         first, second, ragged, tails = _tails(end, extra)
         y = group // columns * SIDE + m // SIDE
         x = (group % columns * GROUP + SELF) * SIDE + m % SIDE
-        turn = (index - begin) & 1
+        turn = (index - item) & 1
         mbarrier.wait(q_full.index(SELF), turn)
         q = q_smem.index(SELF).reshape([BLOCK, D])
-        if GROUP == 2:  # registers enough to keep the queries, which spares half of the reads of the first product
-            q = q.load(q_layout)
-            mbarrier.arrive(q_empty.index(SELF), count=1)
+        q = q.load(q_layout)  # in registers, which spares half of the reads of the first product
+        mbarrier.arrive(q_empty.index(SELF), count=1)
 
         # the first block of keys gives the reference
         stage = used % STAGES
@@ -277,8 +282,6 @@ def _consumer(
             _pass_over(used, k_full, k_empty, v_full, v_empty, STAGES)
             used += 1
 
-        if GROUP == 3:
-            mbarrier.arrive(q_empty.index(SELF), count=1)
         token = gl.where(is_text, (group * GROUP + SELF) * BLOCK + m, text + y * W + x)
         exists = gl.where(is_text, token < text, (y < H) & (x < W))
         good = gl.min((total < LIMIT).to(gl.int32), 0)
@@ -293,11 +296,12 @@ def _consumer(
         gl.store(place + (row * (HEADS * D))[:, None] + channel[None, :], o.to(dtype), mask=keep[:, None])
 
 
-@gluon.jit(do_not_specialize=["H", "W", "text", "radius", "pooled"])
+@gluon.jit(do_not_specialize=["H", "W", "text", "text_begin", "text_end", "radius", "pooled"])
 def disc_attention_hopper(
-    q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, radius, pooled, scale,
+    q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, text_begin, text_end, radius, pooled,
+    scale,
     out, lse, failed,
-    HEADS: gl.constexpr, D: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
+    HEADS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """See `flashrib.model.attention.disc.disc_attention`. Grid: one program for each multiprocessor.
 
@@ -305,10 +309,10 @@ def disc_attention_hopper(
         q_line, k_line, v_line: descriptors (B, tokens, HEADS*D), blocks of (1, 64, D).
         q_area, k_area, v_area: descriptors (B, H, W, HEADS*D) of the picture's tokens, blocks of (1, 8, 8, D).
         work, schedule, meta, entries: see `flashrib.model.attention.disc.schedule.Schedule`.
+        text_begin, text_end: tokens that text queries see, 64 or more.
         out: (B, n, HEADS, D), contiguous.
         lse: (B, HEADS, n), float32.
         failed: one int32, 0 before; 1 after if a weight left the type.
-        GROUP: tiles of an item, 2 or 3.
         STAGES: blocks of keys in flight.
         REGISTERS: of a thread that computes.
     """
@@ -332,46 +336,23 @@ def disc_attention_hopper(
         mbarrier.init(v_empty.index(i), count=GROUP)
     fence_async_shared()
     # fmt: off
-    if GROUP == 2:
-        gl.warp_specialize(
-            [
-                (_consumer, (
-                    work, schedule, meta, entries, H, W, text, radius, pooled, scale, out, lse, failed,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES, FIRST,
-                )),
-                (_consumer, (
-                    work, schedule, meta, entries, H, W, text, radius, pooled, scale, out, lse, failed,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES, SECOND,
-                )),
-                (_producer, (
-                    q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, pooled,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES,
-                )),
-            ],
-            [4, 1],
-            [REGISTERS, 40],
-        )
-    else:
-        gl.warp_specialize(
-            [
-                (_consumer, (
-                    work, schedule, meta, entries, H, W, text, radius, pooled, scale, out, lse, failed,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES, FIRST,
-                )),
-                (_consumer, (
-                    work, schedule, meta, entries, H, W, text, radius, pooled, scale, out, lse, failed,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES, SECOND,
-                )),
-                (_consumer, (
-                    work, schedule, meta, entries, H, W, text, radius, pooled, scale, out, lse, failed,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES, THIRD,
-                )),
-                (_producer, (
-                    q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, pooled,
-                    q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, GROUP, STAGES,
-                )),
-            ],
-            [4, 4, 1],
-            [REGISTERS, REGISTERS, 40],
-        )
+    gl.warp_specialize(
+        [
+            (_consumer, (
+                work, schedule, meta, entries, H, W, text, text_begin, text_end, radius, pooled, scale, out, lse, failed,
+                q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, STAGES, FIRST,
+            )),
+            (_consumer, (
+                work, schedule, meta, entries, H, W, text, text_begin, text_end, radius, pooled, scale, out, lse, failed,
+                q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, STAGES, SECOND,
+            )),
+            (_producer, (
+                q_line, q_area, k_line, k_area, v_line, v_area, work, schedule, meta, entries, H, W, text, text_begin, text_end,
+                pooled,
+                q_smem, k_smem, v_smem, q_full, q_empty, k_full, k_empty, v_full, v_empty, HEADS, D, STAGES,
+            )),
+        ],
+        [4, 1],
+        [REGISTERS, 40],
+    )
     # fmt: on

@@ -95,9 +95,9 @@ def _online(s, values, factor, reference, total, acc, PRECISION: tl.constexpr):
     return higher, total, acc
 
 
-@triton.jit(do_not_specialize=["H", "W", "text", "radius", "pooled"])
+@triton.jit(do_not_specialize=["H", "W", "text", "text_begin", "text_end", "radius", "pooled"])
 def disc_attention_kernel(
-    q, k, v, starts, full, blocks, H, W, text, radius, pooled, scale,
+    q, k, v, starts, full, blocks, H, W, text, text_begin, text_end, radius, pooled, scale,
     q_batch, q_stride, k_batch, k_stride, v_batch, v_stride, out, lse, failed,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
     STAGES: tl.constexpr, PRECISION: tl.constexpr,
@@ -108,6 +108,7 @@ def disc_attention_kernel(
         q: (B, n, HEADS, D), n = text + H*W, tokens `q_stride` and pictures `q_batch` elements apart.
         k, v: (B, n + pooled, HEADS, D), likewise.
         starts, full, blocks: see `flashrib.model.attention.disc.blocks.BlockLists`.
+        text_begin, text_end: tokens that text queries see.
         radius: of the disc, strict.
         scale: of the logits, float32.
         out: (B, n, HEADS, D), contiguous.
@@ -151,22 +152,23 @@ def disc_attention_kernel(
         q + (token.to(tl.int64) * q_stride)[:, None] + channel, mask=exists[:, None] & (channel < D), other=0.0
     )
 
-    # keys one after the other: text queries see 0..n, the picture's 0..text and the pooled ones n..n+pooled
-    end = tl.where(is_text, n, text)
+    # keys one after the other: text queries see their own range, the picture's 0..text and the pooled ones n..n+pooled
+    begin = tl.where(is_text, text_begin, 0)
+    end = tl.where(is_text, text_end, text)
     beyond = tl.where(is_text, n, n + pooled)
     start = tl.load(starts + tl.where(is_text, 0, tile))
     ids = blocks + start
     entries = tl.where(is_text, 0, tl.load(starts + tl.where(is_text, 0, tile) + 1) - start)
     entries_full = tl.where(is_text, 0, tl.load(full + tl.where(is_text, 0, tile)))
-    whole_first = end // BN  # whole blocks of each kind
+    whole_first = (end - begin) // BN  # whole blocks of each kind
     whole_pooled = (beyond - n) // BN
-    tail_begin = tl.where((whole_first > 0) & (end % BN != 0), 0, 1)  # the first block of all is taken apart
+    tail_begin = tl.where((whole_first > 0) & ((end - begin) % BN != 0), 0, 1)  # the first block of all is taken apart
     tail_end = tl.where((beyond - n) % BN != 0, 2, 1)
     limit = radius * radius
     factor = scale * LOG2E
 
     # the first keys give the reference; without text there are none, NaN results, and the end repeats everything
-    s, values = _line_scores(queries, k, v, 0, end, k_stride, v_stride, D, DP, BN, PRECISION)
+    s, values = _line_scores(queries, k, v, begin, end, k_stride, v_stride, D, DP, BN, PRECISION)
     reference = tl.max(s, 1) * factor + HEADROOM
     p = tl.exp2(s * factor - reference[:, None])
     total = tl.sum(p, 1)
@@ -175,7 +177,7 @@ def disc_attention_kernel(
     in_line = more_first + whole_pooled
     for i in tl.range(0, in_line + entries_full, num_stages=STAGES):
         code = tl.load(ids + tl.maximum(i - in_line, 0))
-        first = tl.where(i < more_first, (i + 1) * BN, n + (i - more_first) * BN)
+        first = tl.where(i < more_first, begin + (i + 1) * BN, n + (i - more_first) * BN)
         first = tl.where(i < in_line, first, text + (code >> 16) * W + (code & 0xFFFF))
         s, values = _plain_scores(
             queries, k, v, first, tl.where(i < in_line, KX, W), k_stride, v_stride, D, DP, KX, BN, PRECISION
@@ -192,7 +194,7 @@ def disc_attention_kernel(
         acc = tl.dot(p.to(values.dtype), values, acc, input_precision=PRECISION)
     for i in tl.range(tail_begin, tail_end, num_stages=1):  # ragged ends
         s, values = _line_scores(
-            queries, k, v, tl.where(i == 0, whole_first * BN, n + whole_pooled * BN), tl.where(i == 0, end, beyond),
+            queries, k, v, tl.where(i == 0, begin + whole_first * BN, n + whole_pooled * BN), tl.where(i == 0, end, beyond),
             k_stride, v_stride, D, DP, BN, PRECISION,
         )  # fmt: skip
         p = tl.exp2(s * factor - reference[:, None])
@@ -204,10 +206,10 @@ def disc_attention_kernel(
         acc = tl.zeros((BM, DP), tl.float32)
         total = tl.zeros((BM,), tl.float32)
         reference = tl.full((BM,), -1e30, tl.float32)
-        blocks_first = tl.cdiv(end, BN)
+        blocks_first = tl.cdiv(end - begin, BN)
         for i in tl.range(0, blocks_first + tl.cdiv(beyond - n, BN), num_stages=1):
             s, values = _line_scores(
-                queries, k, v, tl.where(i < blocks_first, i * BN, n + (i - blocks_first) * BN),
+                queries, k, v, tl.where(i < blocks_first, begin + i * BN, n + (i - blocks_first) * BN),
                 tl.where(i < blocks_first, end, beyond), k_stride, v_stride, D, DP, BN, PRECISION,
             )  # fmt: skip
             reference, total, acc = _online(s, values, factor, reference, total, acc, PRECISION)

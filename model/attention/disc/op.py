@@ -51,6 +51,7 @@ def launch(
     pooled: int,
     blocks: Blocks | None = None,
     into: tuple[Tensor, Tensor, Tensor] | None = None,
+    text_keys: Side | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run the Triton kernel.
 
@@ -65,6 +66,7 @@ def launch(
         pooled: likewise.
         blocks: for measuring; None takes those of the tuning table.
         into: out and lse to write, and an int32; where this is 0, nothing is computed.
+        text_keys: first and last + 1 token that text queries see; None: all.
     """
     from flashrib.model.attention.disc.kernel import disc_attention_kernel
 
@@ -83,6 +85,7 @@ def launch(
         *lists,
         *grid,
         text,
+        *((0, n) if text_keys is None else text_keys),
         radius,
         pooled,
         scale,
@@ -146,10 +149,11 @@ def launch_hopper(
     radius: int,
     scale: float,
     pooled: int,
-    group: int = 2,
     stages: int = 5,
     registers: int = 232,
     repair: bool = True,
+    rows: Side | None = None,
+    text_keys: Side | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run the Hopper kernel, and `kernel.py` after it, which does nothing unless a weight left its type.
 
@@ -162,10 +166,11 @@ def launch_hopper(
         radius: likewise.
         scale: likewise.
         pooled: likewise.
-        group: tiles of an item of work, 2 or 3.
         stages: blocks of keys in flight.
         registers: of a thread that computes.
         repair: False leaves out the second launch, for measuring.
+        rows: first and last + 1 row of the picture whose queries are wanted; None: all. Other results stay undefined.
+        text_keys: first and last + 1 token that text queries see, 64 or more; None: all.
     """
     from triton.experimental.gluon.language import NVMMASharedLayout
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
@@ -176,7 +181,8 @@ def launch_hopper(
     batch, n, heads, dim = q.shape
     height, width = grid
     programs = torch.cuda.get_device_properties(q.device).multi_processor_count
-    plan = _device_schedule(q.device, grid, text, radius, pooled, group, batch, heads, programs)
+    seen = (0, n) if text_keys is None else text_keys
+    plan = _device_schedule(q.device, grid, text, radius, pooled, batch, heads, programs, rows, seen[1] - seen[0])
     out = q.new_empty(batch, n, heads, dim)
     lse = q.new_empty(batch, heads, n, dtype=torch.float32)
     failed = torch.zeros(1, dtype=torch.int32, device=q.device)
@@ -200,6 +206,7 @@ def launch_hopper(
         height,
         width,
         text,
+        *seen,
         radius,
         pooled,
         scale,
@@ -208,13 +215,12 @@ def launch_hopper(
         failed,
         HEADS=heads,
         D=dim,
-        GROUP=group,
         STAGES=stages,
         REGISTERS=registers,
         num_warps=4,
     )
     if repair:
-        launch(q, k, v, grid, text, radius, scale, pooled, into=(out, lse, failed))
+        launch(q, k, v, grid, text, radius, scale, pooled, into=(out, lse, failed), text_keys=seen)
     return out, lse
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from flashrib.model.attention.disc.blocks import Ints, Side, _distances, cells
 
+GROUP = 2  # tiles of an item of work
 SIDE = 8  # of a tile and of a block of keys, in tokens
 BLOCK = SIDE * SIDE
 _ITEM = 2  # cost of an item beside its blocks, in blocks: its queries and results
@@ -34,20 +35,20 @@ class Schedule:
 
 
 @functools.lru_cache(maxsize=32)
-def groups_of_blocks(grid: Side, radius: int, group: int) -> tuple[Ints, Ints]:
-    """Return `meta` and `entries` for groups of `group` tiles, row by row."""
+def groups_of_blocks(grid: Side, radius: int) -> tuple[Ints, Ints]:
+    """Return `meta` and `entries` for groups of `GROUP` tiles, row by row."""
     limit = radius * radius
     least_y, most_y = _distances(grid[0], SIDE, SIDE)
     least_x, most_x = _distances(grid[1], SIDE, SIDE)
     inside_y = (np.arange(least_y.shape[1]) + 1) * SIDE <= grid[0]
     inside_x = (np.arange(least_x.shape[1]) + 1) * SIDE <= grid[1]
     tiles = least_x.shape[0]
-    bits = 1 << np.arange(group)
+    bits = 1 << np.arange(GROUP)
     entries, meta, start = [], [], 0
     for row in range(least_y.shape[0]):
         near = np.flatnonzero(least_y[row] < limit)
-        for first in range(0, tiles, group):
-            mine = slice(first, min(first + group, tiles))
+        for first in range(0, tiles, GROUP):
+            mine = slice(first, min(first + GROUP, tiles))
             across = np.flatnonzero((least_x[mine] < limit).any(0))
             needed = least_y[row, near][None, :, None] + least_x[mine][:, None, across] < limit
             whole = most_y[row, near][None, :, None] + most_x[mine][:, None, across] < limit
@@ -58,9 +59,9 @@ def groups_of_blocks(grid: Side, radius: int, group: int) -> tuple[Ints, Ints]:
             common = masked & needed.all(0)
             order = [code[clean], code[common], code[masked & ~common]]
             entries += order
-            active = np.zeros(3, np.int64)
+            active = np.zeros(GROUP, np.int64)
             active[: len(needed)] = (needed & masked).sum((1, 2))
-            counts = [start, int(clean.sum()), int(masked.sum()), *active.tolist(), 0, 0]
+            counts = [start, int(clean.sum()), int(masked.sum()), *active.tolist(), 0, 0, 0]
             meta.append(counts)
             start += counts[1] + counts[2]
     return np.array(meta, np.int32), np.concatenate(entries).astype(np.int32)
@@ -68,7 +69,15 @@ def groups_of_blocks(grid: Side, radius: int, group: int) -> tuple[Ints, Ints]:
 
 @functools.lru_cache(maxsize=32)
 def make_schedule(
-    grid: Side, text: int, radius: int, pooled: int, group: int, batch: int, heads: int, programs: int
+    grid: Side,
+    text: int,
+    radius: int,
+    pooled: int,
+    batch: int,
+    heads: int,
+    programs: int,
+    rows: Side | None = None,
+    text_keys: int | None = None,
 ) -> Schedule:
     """Give each item to the program that has least to do so far: text first, which takes longest, then head after head.
 
@@ -77,18 +86,21 @@ def make_schedule(
         text: number of text tokens.
         radius: of the disc.
         pooled: number of pooled keys.
-        group: tiles of an item.
         batch: pictures.
         heads: heads.
         programs: number of programs.
+        rows: first and last + 1 row of the queries that are wanted; None: all.
+        text_keys: number of keys of a text query; None: all tokens.
     """
-    meta, entries = groups_of_blocks(grid, radius, group)
-    n = text + grid[0] * grid[1]
-    rows = cells(text, BLOCK * group)
-    text_cost = cells(n, BLOCK) + _ITEM
+    meta, entries = groups_of_blocks(grid, radius)
+    text_rows = cells(text, BLOCK * GROUP)
+    text_cost = cells(text + grid[0] * grid[1] if text_keys is None else text_keys, BLOCK) + _ITEM
+    columns = cells(grid[1], SIDE * GROUP)
+    first, last = (0, grid[0]) if rows is None else rows
+    wanted = range(first // SIDE * columns, cells(last, SIDE) * columns)
     costs = (meta[:, 1] + meta[:, 2] + cells(text, BLOCK) + cells(pooled, BLOCK) + _ITEM).tolist()
-    items = [(text_cost, -1 - g, where) for where in range(batch * heads) for g in range(rows)]
-    items += [(cost, g, where) for where in range(batch * heads) for g, cost in enumerate(costs)]
+    items = [(text_cost, -1 - g, where) for where in range(batch * heads) for g in range(text_rows)]
+    items += [(costs[g], g, where) for where in range(batch * heads) for g in wanted]
     taken: list[list[tuple[int, int]]] = [[] for _ in range(programs)]
     loads = [(0, program) for program in range(programs)]
     for cost, index, where in items:

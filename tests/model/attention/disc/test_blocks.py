@@ -6,7 +6,7 @@ import torch
 
 from flashrib.model.attention.disc import disc_mask
 from flashrib.model.attention.disc.blocks import block_lists, needed_pairs
-from flashrib.model.attention.disc.schedule import groups_of_blocks, make_schedule
+from flashrib.model.attention.disc.schedule import GROUP, groups_of_blocks, make_schedule
 
 CASES = [
     ((9, 13), 4, (8, 8), (8, 8)),
@@ -46,20 +46,19 @@ def test_lists_cover_the_disc(
     assert (seen[wanted] == 1).all()
 
 
-@pytest.mark.parametrize("group", [2, 3])
 @pytest.mark.parametrize(("grid", "radius"), [((9, 13), 4), ((37, 53), 8), ((24, 40), 16)])
-def test_groups_cover_the_disc(grid: tuple[int, int], radius: int, group: int) -> None:
+def test_groups_cover_the_disc(grid: tuple[int, int], radius: int) -> None:
     height, width = grid
-    meta, entries = groups_of_blocks(grid, radius, group)
+    meta, entries = groups_of_blocks(grid, radius)
     wanted = disc_mask(grid, 0, radius).reshape(height, width, height, width)
     seen = torch.zeros_like(wanted, dtype=torch.int32)
-    columns = -(-width // (8 * group))
+    columns = -(-width // (8 * GROUP))
     for index, (start, clean, masked, *active) in enumerate(meta.tolist()):
-        counted = [0, 0, 0]
+        counted = [0, 0]
         for number, code in enumerate(entries[start : start + clean + masked].tolist()):
             row, column = (code >> 20) * 8, ((code >> 8) & 0xFFF) * 8
-            for i in range(group):
-                y, x = index // columns * 8, (index % columns * group + i) * 8
+            for i in range(GROUP):
+                y, x = index // columns * 8, (index % columns * GROUP + i) * 8
                 part = (slice(y, y + 8), slice(x, x + 8), slice(row, row + 8), slice(column, column + 8))
                 if number < clean:
                     assert wanted[part].all()
@@ -68,13 +67,13 @@ def test_groups_cover_the_disc(grid: tuple[int, int], radius: int, group: int) -
                     counted[i] += 1
                 if number < clean or code >> i & 1:
                     seen[part] += 1
-        assert counted == active[:3]
+        assert counted == active[:2]
     assert seen.max() == 1
     assert (seen[wanted] == 1).all()
 
 
 def test_schedule_gives_out_every_item_once_and_evenly() -> None:
-    plan = make_schedule((24, 40), 100, 8, 0, 2, 2, 3, 7)
+    plan = make_schedule((24, 40), 100, 8, 0, 2, 3, 7)
     items = [tuple(item) for item in plan.work.tolist()]
     groups = len(plan.meta)
     assert groups == 3 * 3
@@ -87,3 +86,8 @@ def test_schedule_gives_out_every_item_once_and_evenly() -> None:
 def test_pairs_are_those_of_the_mask() -> None:
     for grid, text, radius, pooled in [((9, 13), 5, 4, 0), ((8, 12), 16, 20, 6)]:
         assert needed_pairs(grid, text, radius, pooled) == int(disc_mask(grid, text, radius, pooled).sum())
+
+
+def test_schedule_of_a_band_has_only_its_rows() -> None:
+    plan = make_schedule((40, 24), 100, 8, 0, 1, 1, 3, (12, 24), 64 + 12 * 24)
+    assert sorted(group for group, _ in plan.work.tolist()) == [-1, 2, 3, 4, 5]  # two groups in a row of tiles
