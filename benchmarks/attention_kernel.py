@@ -31,7 +31,9 @@ from flashrib.model.attention.window import window_attention
 from flashrib.model.attention.window.geometry import complete, merge, split_heads
 from flashrib.model.attention.window.tuning import Blocks
 
-EXPONENTIALS_PER_SECOND = 3.96e12  # ex2.approx with the multiply-add before it, measured on an H200 (docs/gpu.md)
+EXPONENTIALS_PER_SECOND = (
+    3.96e12  # ex2.approx with the multiply-add before it, measured on an H200 (docs/notes/attention.md)
+)
 
 
 @dataclasses.dataclass(frozen=True)

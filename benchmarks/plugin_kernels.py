@@ -1,6 +1,6 @@
 """Registers, spills and shared memory of the TensorRT plugin's kernels: every layer of the presets, every compute capability.
 
-python benchmarks/plugin_kernels.py > docs/plugin_kernels.md      # about 6 minutes on one core; no GPU
+python benchmarks/plugin_kernels.py > docs/notes/plugin_kernels.md      # about 6 minutes on one core; no GPU
 
 Compiles the first tactic of each layer, the blocks that `flashrib.model.attention.window.tuning` chooses, and assembles exactly the PTX
 that TensorRT gets. For compute capability 11.0 it takes an assembler of CUDA 13 (`pip install nvidia-cuda-nvcc`): the one that
@@ -35,7 +35,7 @@ NAMES = tuple(name for name in PRESETS if name != "sst-real")  # which takes noi
 HEAD = """\
 # Kernels of the TensorRT plugin
 
-Written by `python benchmarks/plugin_kernels.py > docs/plugin_kernels.md` with Triton {triton}. **Nothing here was run**: the PTX that
+Written by `python benchmarks/plugin_kernels.py > docs/notes/plugin_kernels.md` with Triton {triton}. **Nothing here was run**: the PTX that
 TensorRT gets was assembled by NVIDIA's ptxas ({ptxas}); the driver that loads an engine assembles it again, in its own version.
 
 Each cell: registers of a thread / KB of shared memory of a block, for the blocks that `model/attention/window/tuning.py` chooses (last

@@ -10,7 +10,7 @@ from flashrib.runtime.errors import FlashribError
 class State:
     """Costs of layers measured so far: one JSON line each, behind a first line that says of what.
 
-    A file of another model, of other pictures or options is started anew; a last line that was cut off is left out.
+    A file of another model, of other pictures or options is started again; a last line that was cut off is left out.
     """
 
     def __init__(self, output: Path, key: str) -> None:

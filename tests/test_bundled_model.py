@@ -1,9 +1,6 @@
 """The bundled model: what the README and the model card promise of it."""
 
 import functools
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,17 +75,6 @@ def test_tiles_equal_the_whole(session: OnnxRuntimeSession) -> None:
     assert len(plan(*x.shape[:2], (64, 64), 64, session.info.alignment, session.info.minimum)) > 1
     assert psnr(upscale_array(session, x, tile=64, halo=64), whole, peak=1.0) >= 60
     assert psnr(upscale_array(session, x, tile=64, halo=0), whole, peak=1.0) < 60
-
-
-def test_the_readme_script_runs(tmp_path: Path) -> None:
-    """Plain onnxruntime, nothing of flashrib."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (script,) = [block for block in blocks if "onnxruntime.InferenceSession" in block]
-    assert "flashrib" not in script
-    script = script.replace('"large.png"', repr(str(tmp_path / "large.png")))
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
-    high = read_picture(PICTURES / "demo_hr.png").pixels
-    assert psnr(read_picture(tmp_path / "large.png").pixels, high, border=2) > 36
 
 
 @pytest.mark.shared

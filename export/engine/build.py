@@ -85,7 +85,7 @@ def cache_folder() -> Path:
 
 
 def cache_key(source: Source, options: EngineOptions) -> str:
-    """Return the name under which the cache keeps an engine: everything that decides over its content, hashed.
+    """Return the name under which the cache keeps an engine: everything that decides its content, hashed.
 
     Raises:
         UsageError, SessionError, MissingPackageError: see `engine_from_onnx`.

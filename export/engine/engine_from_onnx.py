@@ -148,8 +148,8 @@ def _built(order: _Order, timing_cache: Path | None, progress: PhaseProgress) ->
     if plan is None:
         reason = first_error(logger.messages)
         if _NO_KERNEL in reason:
-            mend = "build for one size: leave --min and --max out" if order.dynamic else "export it with other heads"
-            raise ModelError(f"{what}: {order.product} has no fused attention for this model: {mend}")
+            advice = "build for one size: leave --min and --max out" if order.dynamic else "export it with other heads"
+            raise ModelError(f"{what}: {order.product} has no fused attention for this model: {advice}")
         raise ModelError(f"{what}: {order.product} cannot build an engine: {reason}")
     return bytes(plan), config
 

@@ -1,6 +1,6 @@
 """A Gather that takes every index of an axis once and in order is left out.
 
-An exported ESC-RIB has two of them where the tile consists of whole windows: its completion by reflection.
+An exported ESC-RIB has two of them where the tile consists of whole windows: its padding by reflection.
 """
 
 import numpy as np

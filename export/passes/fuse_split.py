@@ -13,6 +13,7 @@ def fuse_split(model: ModelProto) -> None:
     """Replace Slice [0, n) and Slice [n, end) of a tensor, with step 1 on one static axis, by Split."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     shapes = static_shapes(model)
+    order = {node.output[0]: index for index, node in enumerate(model.graph.node)}
     heads: dict[tuple[str, int, int], NodeProto] = {}
     tails: dict[tuple[str, int, int], NodeProto] = {}
     for node in model.graph.node:
@@ -40,16 +41,12 @@ def fuse_split(model: ModelProto) -> None:
         split = onnx.helper.make_node(
             "Split", [source, sizes.name], [head.output[0], tail.output[0]], name=f"{head.name}_split", axis=axis
         )
-        first, second = (head, tail) if _index(model, head) < _index(model, tail) else (tail, head)
+        first, second = sorted((head, tail), key=lambda node: order[node.output[0]])
         fused[first.output[0]], fused[second.output[0]] = split, None
     nodes = [fused.get(node.output[0], node) for node in model.graph.node]
     kept = [node for node in nodes if node is not None]
     del model.graph.node[:]
     model.graph.node.extend(kept)
-
-
-def _index(model: ModelProto, wanted: NodeProto) -> int:
-    return next(index for index, node in enumerate(model.graph.node) if node.output[0] == wanted.output[0])
 
 
 def _piece(node: NodeProto, constants: dict[str, onnx.TensorProto]) -> tuple[int, int, int] | None:

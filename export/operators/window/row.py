@@ -30,17 +30,17 @@ def window_body(core: str, opsets: dict[str, int]) -> Body:
 
 
 def _padding(place: Place) -> tuple[str, str]:
-    """Text that pads the map to whole windows, and text that crops it again, as the model's layers and size need them."""
+    """Text that pads the feature map to whole windows, and text that crops it again, as the model's layers and size need them."""
     from onnx import helper
 
     attributes = [{name: helper.get_node_attr_value(n, name) for name in ("window", "shift")} for n in place.nodes]
     if any(any(values["shift"]) for values in attributes):
-        return geometry.COMPLETE_SHIFTED, geometry.CROP_SHIFTED
+        return geometry.PAD_SHIFTED, geometry.CROP_SHIFTED
     height, width = (d.dim_value for d in place.model.graph.input[0].type.tensor_type.shape.dim[2:])  # 0: dynamic
     windows = [values["window"] for values in attributes]
     if height and width and all(height % rows == 0 and width % columns == 0 for rows, columns in windows):
         return geometry.WHOLE, geometry.WHOLE_CROP
-    return geometry.COMPLETE, geometry.CROP
+    return geometry.PAD, geometry.CROP
 
 
 def _position_codes(place: Place) -> list[str]:

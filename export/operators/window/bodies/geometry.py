@@ -1,8 +1,8 @@
-"""Text shared by all bodies of `flashrib::WindowAttention`: map -> windows before the attention itself, windows -> map after it.
+"""Text shared by all bodies of `flashrib::WindowAttention`: feature map -> windows before the attention itself, windows -> feature map after it.
 
 PARTITION defines q, k and v, each (windows, N, heads, D), and the sizes that MERGE needs; MERGE takes `attended`, (windows, N, heads*D).
-Where no layer of a model is shifted, completing the map to whole windows is one Pad, and nothing for a static size of whole windows;
-where one is, completion and roll together are a Gather along the rows and one along the columns. The head size is computed from the
+Where no layer of a model is shifted, padding to whole windows is one Pad, and nothing for a static size of whole windows;
+where one is, padding and roll together are a Gather along the rows and one along the columns. The head size is computed from the
 channels and not left to Reshape: TensorRT-RTX takes dynamic sizes only where it knows the head size.
 """
 
@@ -33,12 +33,12 @@ SIZES = """
   head_size = Div (channels, head_channels)
 """
 
-COMPLETE = """
+PAD = """
   pads = Concat <axis: int = 0> (origin, missing)
   completed = Pad <mode: string = "reflect"> (qkv, pads, , axes)
 """
 
-# A map of a static size that already consists of whole windows.
+# A feature map of a static size that already consists of whole windows.
 WHOLE = """
   completed = Identity (qkv)
 """
@@ -47,8 +47,8 @@ WHOLE_CROP = """
   out = Identity (out_whole)
 """
 
-# Position p of the completed, rolled map holds reflect((p + shift) mod whole), reflect(i) = min(i, 2 (size - 1) - i).
-COMPLETE_SHIFTED = """
+# Position p of the padded, rolled feature map holds reflect((p + shift) mod whole), reflect(i) = min(i, 2 (size - 1) - i).
+PAD_SHIFTED = """
   shift = Constant <value_ints: ints = @shift> ()
   scalar = Constant <value_ints: ints = [0]> ()
   zero0 = Squeeze (zero, scalar)
@@ -104,7 +104,7 @@ CROP = """
   out = Slice (out_whole, origin, size, axes)
 """
 
-# Row y of the map lies at (y - shift) mod whole of the rolled one.
+# Row y of the feature map lies at (y - shift) mod whole of the rolled one.
 CROP_SHIFTED = """
   size_h = Slice (size, zero, one)
   size_h0 = Squeeze (size_h, scalar)

@@ -59,7 +59,9 @@ def layer_of_shapes(
         UsageError: shapes that do not belong together, or a dtype that the kernel does not have.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"the attention plugin computes in {', '.join(DTYPES)}, not in {dtype}: export the model anew")
+        raise UsageError(
+            f"the attention plugin computes in {', '.join(DTYPES)}, not in {dtype}: export the model again"
+        )
     (rows, columns), (down, right) = window, shift
     tokens, codes = rows * columns, tuple(pos_q)
     channels = qkv[3] if len(qkv) == 4 else -1

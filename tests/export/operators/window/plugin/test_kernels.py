@@ -1,6 +1,6 @@
 """Every layer of every preset, compiled and assembled for every compute capability: nothing spills, everything fits.
 
-`docs/plugin_kernels.md` records the same figures; it is compared, so it cannot go stale. Capabilities 8.6, 8.7 and 8.9 get the PTX of
+`docs/notes/plugin_kernels.md` records the same figures; it is compared, so it cannot go stale. Capabilities 8.6, 8.7 and 8.9 get the PTX of
 8.0, which one test shows, so theirs is only assembled. The kernels in bf16 are the same up to the type: their figures are in the record,
 and here are the layers with the widest and the narrowest heads.
 """
@@ -27,7 +27,7 @@ from flashrib.export.operators.window.plugin.layer import Layer, tactics
 from flashrib.model.attention.window.tuning import CAPABILITIES
 from tests.places import ROOT
 
-RECORD = (ROOT / "docs" / "plugin_kernels.md").read_text()
+RECORD = (ROOT / "docs" / "notes" / "plugin_kernels.md").read_text()
 COMPILED = [capability for capability in CAPABILITIES if capability not in SAME_PTX]
 BF16 = [Layer((96, 96), 6, 30, 34, dtype="bf16"), Layer((8, 8), 3, 16, 16, dtype="bf16")]
 
