@@ -1,4 +1,4 @@
-"""Text shared by all bodies of `flashrib::WindowAttention`: feature map -> windows before the attention itself, windows -> feature map after it.
+"""Text shared by all bodies of `flashrib::WindowAttention`: feature map -> windows before the attention itself, and back after it.
 
 PARTITION defines q, k and v, each (windows, N, heads, D), and the sizes that MERGE needs; MERGE takes `attended`, (windows, N, heads*D).
 Where no layer of a model is shifted, padding to whole windows is one Pad, and nothing for a static size of whole windows;
