@@ -97,7 +97,7 @@ class UpsamplerConfig:
 
     Attributes:
         kind: "pixelshuffle_direct", "pixelshuffle" or "nn+conv".
-        scale: magnification r, 2..4.
+        scale: magnification r, 1..8; of "nn+conv" 3 or a power of two.
         intermediate_dim: channels n between the convolutions; "pixelshuffle_direct" has none, and 64 stands here whatever is passed.
     """
 
@@ -106,6 +106,8 @@ class UpsamplerConfig:
     intermediate_dim: int = 64
 
     def __post_init__(self) -> None:
+        if self.scale not in ((1, 2, 3, 4, 8) if self.kind == "nn+conv" else range(1, 9)):
+            raise UsageError(f"scale {self.scale}: a head {self.kind} has none such")
         if self.kind == "pixelshuffle_direct":
             object.__setattr__(self, "intermediate_dim", 64)
 

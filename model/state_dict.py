@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from flashrib.model.wrapped import NESTS, innermost, without_wrappers
 from flashrib.runtime.errors import CheckpointError
 
 # In the header of our own .safetensors files: the name of the network, and `weights_hash` of its parameters.
@@ -52,7 +53,8 @@ def read_state_dict(path: str | Path) -> Mapping[str, Tensor]:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a .pth, .pt or .safetensors file; its content decides which of them it is.
 
-    Of a .pth, `params_ema` is taken, else `params`, else the file itself as a state dict; a leading "module." of a key is dropped.
+    Of a .pth, the dictionary of tensors is taken that `flashrib.model.wrapped.innermost` finds, `params_ema` before others; what PyTorch
+    puts in front of keys ("module.", "_orig_mod.") is dropped.
     float16, bfloat16 and float64 become float32.
 
     Raises:
@@ -69,7 +71,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: not a checkpoint: neither a PyTorch .pth nor a .safetensors file (it starts with {start!r})"
         )
-    state_dict = {key.removeprefix("module."): _float32(path, key, value) for key, value in tensors.items()}
+    state_dict = {key: _float32(path, key, value) for key, value in without_wrappers(tensors).items()}
     infinite = [key for key, value in state_dict.items() if not np.isfinite(value.numpy()).all()]
     if infinite:
         raise CheckpointError(
@@ -138,19 +140,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file, from the first of `params_ema`, `params` and the file itself that has entries."""
+    """The tensors of a .pth file."""
     content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
-    for name in ("params_ema", "params"):
-        if isinstance(content.get(name), Mapping) and content[name]:
-            content = content[name]
-            break
+    content = innermost(content)
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     others = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if key not in tensors]
     if not tensors:
         raise CheckpointError(
-            f"{path}: no tensors under 'params_ema', 'params' or at its top level, which has {first_ten(others) or 'no entries'}"
+            f"{path}: no tensors at its top level, which has {first_ten(others) or 'no entries'}, nor in a dictionary called"
+            f" {', '.join(NESTS[:-1])} or {NESTS[-1]}"
         )
     if others:
         raise CheckpointError(f"{path}: entries of the state dict that are no tensors: {first_ten(others)}")
@@ -201,9 +201,10 @@ def _one_line(error: Exception) -> str:
 
 def _float32(path: Path, key: str, value: Tensor) -> Tensor:
     if value.dtype not in _DTYPES or value.layout is not torch.strided or value.device.type != "cpu":
+        quantized = value.dtype in (torch.int8, torch.uint8) or value.is_quantized
+        advice = "pass the checkpoint before quantization" if quantized else "no network of flashrib has such a tensor"
         raise CheckpointError(
-            f"{path}: {key!r} is a tensor of {value.dtype} ({value.layout}, {value.device}), not of floating-point weights:"
-            " pass the checkpoint before quantization"
+            f"{path}: {key!r} is a tensor of {value.dtype} ({value.layout}, {value.device}), not of floating-point weights: {advice}"
         )
     if (
         value.numel() * value.element_size() > value.untyped_storage().nbytes()

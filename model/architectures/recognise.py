@@ -1,8 +1,11 @@
 """What a checkpoint is: the architecture from its keys, then whatever that architecture reads from keys and shapes."""
 
+import dataclasses
+
 from flashrib.model.architectures.architecture import Recognised
 from flashrib.model.architectures.registry import ARCHITECTURES
 from flashrib.model.state_dict import Checkpoint, first_ten
+from flashrib.model.wrapped import readings
 from flashrib.runtime.errors import CheckpointError
 
 
@@ -13,9 +16,10 @@ def recognise(checkpoint: Checkpoint) -> Recognised:
         CheckpointError: keys of no known architecture, missing, unexpected or misshapen keys.
     """
     keys = checkpoint.state_dict
-    for row in ARCHITECTURES.values():
-        if row.matches(keys):
-            return row.recognise(checkpoint)
+    for state_dict in readings(keys):
+        for row in ARCHITECTURES.values():
+            if row.matches(state_dict):
+                return row.recognise(dataclasses.replace(checkpoint, state_dict=state_dict))
     known = ", ".join(row.title.partition(" ")[2] for row in ARCHITECTURES.values())
     raise CheckpointError(
         f"{checkpoint.path}: keys of no architecture that flashrib knows ({known}):"

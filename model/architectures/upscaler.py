@@ -17,7 +17,7 @@ from torch import Tensor
 from flashrib.model.architectures.architecture import Architecture, Hints
 from flashrib.model.architectures.reader import Layout, Reader
 from flashrib.model.architectures.registry import preset, preset_from_file_name, presets
-from flashrib.model.config import SCALES, UpsamplerConfig, UpsamplerType, UpscalerConfig, Window
+from flashrib.model.config import UpsamplerConfig, UpsamplerType, UpscalerConfig, Window
 from flashrib.model.interpolate import resize_head
 from flashrib.model.state_dict import ARCHITECTURE, Checkpoint, sha256_of
 from flashrib.runtime.errors import CheckpointError
@@ -64,7 +64,7 @@ def head(read: Reader) -> tuple[Layout, tuple[int, ...]]:
     if "upsampler.f.0.weight" in read.state_dict:
         kind, channels = "nn+conv", read.shape("upsampler.f.0.weight", 4)[0]
         stages = sum(bool(re.fullmatch(r"upsampler\.f\.\d+\.weight", key)) for key in read.state_dict) - 2
-        scales = {1: (2, 3), 2: (4,)}.get(stages)
+        scales = {0: (1,), 1: (2, 3), 2: (4,), 3: (8,)}.get(stages)
         if scales is None:
             raise read.refuse(f"an upsampler of {stages} stages (upsampler.f.*)")
         return {"upsampler": kind, "intermediate_dim": channels}, scales
@@ -74,8 +74,10 @@ def head(read: Reader) -> tuple[Layout, tuple[int, ...]]:
     else:
         kind, channels, groups = "pixelshuffle_direct", UpsamplerConfig().intermediate_dim, 3
     scale = math.isqrt(outputs // groups)
-    if scale not in SCALES or groups * scale**2 != outputs:
-        raise read.refuse(f"{outputs} channels in upsampler.up_conv: expected {groups} times 4, 9 or 16")
+    if scale not in range(1, 9) or groups * scale**2 != outputs:
+        raise read.refuse(
+            f"{outputs} channels in upsampler.up_conv: expected {groups} times the square of a scale from 1 to 8"
+        )
     return {"upsampler": kind, "intermediate_dim": channels}, (scale,)
 
 

@@ -5,6 +5,8 @@ import dataclasses
 from flashrib.model.config import DIRECT, AttentionConfig, Gate, UpsamplerConfig, UpscalerConfig, Window
 from flashrib.runtime.errors import UsageError
 
+NO_FFN = 0
+
 
 @dataclasses.dataclass(frozen=True)
 class ESCConfig(UpscalerConfig):
@@ -20,7 +22,8 @@ class ESCConfig(UpscalerConfig):
         window: (rows, columns) of the attention window.
         heads: number of heads; divides `dim`.
         rank: rank R of the bias.
-        ffn_dim: hidden channels of the ConvFFN in the convolutional layers; the one before attention has 4 * dim.
+        ffn_dim: hidden channels of the ConvFFN in the convolutional layers; the one before attention has 4 * dim. Without such layers
+            `NO_FFN` stands here, and False in `use_ln`, whatever is passed.
         rib_hidden: width M of the bias MLP.
         rib_freqs: number L of octaves of its coordinate features.
         upsampler: the head.
@@ -50,6 +53,9 @@ class ESCConfig(UpscalerConfig):
     def __post_init__(self) -> None:
         if self.dim % self.heads:
             raise UsageError(f"the number of heads must divide dim = {self.dim}, got {self.heads}")
+        if not self.conv_blocks:
+            object.__setattr__(self, "ffn_dim", NO_FFN)
+            object.__setattr__(self, "use_ln", False)
 
     @property
     def windows(self) -> tuple[Window, ...]:

@@ -2,6 +2,7 @@
 
 from flashrib.model.architectures import upscaler
 from flashrib.model.architectures.esc import ARCHITECTURE
+from flashrib.model.architectures.esc.config import NO_FFN
 from flashrib.model.architectures.reader import Layout, Reader
 from flashrib.model.architectures.upscaler import RecognisedUpscaler
 from flashrib.model.state_dict import Checkpoint
@@ -28,15 +29,16 @@ def _layout(read: Reader) -> Layout:
         raise read.refuse(f"{pdim} channels in the large-kernel convolution ({KERNEL}) out of {dim}")
     if side % 2 == 0:
         raise read.refuse(f"a kernel of even side {side} ({KERNEL})")
+    convolutional = read.count("blocks.0.pconvs.{}.aggr.weight")
     return {
         "dim": dim,
         "pdim": pdim,
         "kernel_size": side,
         "blocks": read.count("blocks.{}.attn.to_q"),
-        "conv_blocks": read.count("blocks.0.pconvs.{}.aggr.weight"),
+        "conv_blocks": convolutional,
         "heads": heads,
         "rank": rank,
-        "ffn_dim": read.shape("blocks.0.convffns.0.proj.weight", 4)[0],
+        "ffn_dim": read.shape("blocks.0.convffns.0.proj.weight", 4)[0] if convolutional else NO_FFN,
         **read.rib_and_gate("blocks.0.attn"),
         "use_ln": "blocks.0.lns.0.weight" in read.state_dict,
     }
