@@ -1,11 +1,8 @@
-"""The products of a network outside of attention: which may be quantized, and how much work each one is.
+"""The matmuls and convolutions of a network outside of attention: which may be quantized, and how much work each one is.
 
-Node rules of these architectures:
-
-    1x1 convolutions (matrix products), 3x3 convolutions between blocks, ESC's large kernel   may be quantized
-    first convolution (reads the picture)                                                     kept
-    last convolution (after the last norm)                                                    kept
-    upsampler (writes the picture)                                                            kept
+    1x1 convolutions (matmuls), 3x3 convolutions between blocks, ESC's large kernel           may be quantized
+    whatever reads the picture                                                                kept
+    what the architecture names (`Architecture.kept`): first, last, upsampler                 kept
     depthwise convolutions (9 MACs per value: no faster in 8 bits)                            kept
     products of which no factor is a constant (ESC's dynamic kernel)                          kept
     products on a mean over the picture (ESC: a few MACs per picture)                         kept
@@ -15,11 +12,14 @@ ever a candidate.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import onnx
 from onnx import ModelProto, NodeProto
 
-from flashrib.runtime.errors import ModelError
+from flashrib.model.architectures.registry import ARCHITECTURES, architecture_named
+from flashrib.runtime.errors import ModelError, UsageError
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -71,7 +71,7 @@ def find_layers(model: ModelProto) -> list[Layer]:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    pooled = _pooled(model)
+    pooled, named = _pooled(model), _kept_by_architecture(model)
     layers = []
     for node in graph.node:
         if node.op_type not in PRODUCTS:
@@ -88,7 +88,7 @@ def find_layers(model: ModelProto) -> list[Layer]:
                 weight=node.input[1],
                 output=node.output[0],
                 add=add.name if add is not None else "",
-                kept=_reason_to_keep(node, name, constant, graph.input[0].name, pooled),
+                kept=_reason_to_keep(node, name, constant, graph.input[0].name, pooled, named),
                 depth=_depth(node, list(constant.dims)) if constant is not None else 0,
             )
         )
@@ -97,17 +97,32 @@ def find_layers(model: ModelProto) -> list[Layer]:
     return layers
 
 
-def _reason_to_keep(node: NodeProto, name: str, weight: onnx.TensorProto | None, picture: str, pooled: set[str]) -> str:
+def _kept_by_architecture(model: ModelProto) -> Mapping[str, str]:
+    """Patterns of names of layers that the model's architecture keeps -> why; those of all where the model does not name a known one."""
+    name = next((entry.value for entry in model.metadata_props if entry.key == "flashrib.architecture"), "")
+    try:
+        return architecture_named(name).kept
+    except UsageError:
+        return {pattern: why for row in ARCHITECTURES.values() for pattern, why in row.kept.items()}
+
+
+def _reason_to_keep(
+    node: NodeProto,
+    name: str,
+    weight: onnx.TensorProto | None,
+    picture: str,
+    pooled: set[str],
+    named: Mapping[str, str],
+) -> str:
     if weight is None:
         return "no constant factor"
     if node.input[0] in pooled or node.op_type == "Gemm":
         return "on a mean over the picture"
-    if name == "first" or node.input[0] == picture:
+    if node.input[0] == picture:
         return "first convolution"
-    if name == "last":
-        return "last convolution"
-    if name.startswith("upsampler"):
-        return "upsampler"
+    for pattern, why in named.items():
+        if fnmatchcase(name, pattern):
+            return why
     if node.op_type == "Conv" and _group(node) > 1:
         return "depthwise"
     return ""

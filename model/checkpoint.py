@@ -7,7 +7,7 @@ from typing import Any
 import safetensors.torch
 
 from flashrib.model.architectures.architecture import Hints
-from flashrib.model.architectures.recognise import recognise
+from flashrib.model.architectures.recognise import identify, recognise
 from flashrib.model.architectures.registry import (
     ARCHITECTURES,
     architecture_of,
@@ -88,7 +88,15 @@ def describe_checkpoint(path: str | Path, arch: str | None = None) -> dict[str, 
     None; the same for a `scale` that cannot be told. Sides are in input pixels. Errors as for `load_model`.
     """
     hints = _hints(arch, None, None)
-    return recognise(read_checkpoint(path)).describe(hints)
+    row, checkpoint = identify(read_checkpoint(path))
+    return {
+        "file": str(path),
+        "family": row.family,
+        **row.recognise(checkpoint).describe(hints),
+        "parameters": sum(value.numel() for value in checkpoint.state_dict.values()),
+        "dtype": checkpoint.dtype,
+        "sha256": sha256_of(path),
+    }
 
 
 def _hints(arch: str | None, scale: int | None, config: NetworkConfig | None) -> Hints:

@@ -38,7 +38,7 @@ ARROWS = {
     " runtime.sessions.protocol runtime.sessions.onnx_cpu",
     # A package is compiled and tried with what runs it.
     "export.package": "export model runtime.artifacts runtime.quality.rms runtime.sessions",
-    "calibration": "export.save export.passes runtime.artifacts runtime.pictures runtime.quality.metrics"
+    "calibration": "export.save export.passes model.architectures.registry runtime.artifacts runtime.pictures runtime.quality.metrics"
     " runtime.sessions.onnx_cpu",
 }
 # What everything may import.

@@ -45,7 +45,10 @@ class Recognised(Protocol):
         """
 
     def describe(self, hints: Hints) -> dict[str, Any]:
-        """What is known, in JSON's types, for `flashrib info`; None for what is not known. Needs not be enough to load it."""
+        """What is known, in JSON's types, for `flashrib info`; None for what is not known. May be less than loading needs.
+
+        "file", "family", "parameters", "dtype" and "sha256" are added by `flashrib.model.checkpoint.describe_checkpoint`.
+        """
 
 
 class Fold(Protocol):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from flashrib.model.architectures.architecture import Recognised
+from flashrib.model.architectures.architecture import Architecture, Recognised
 from flashrib.model.architectures.registry import ARCHITECTURES
 from flashrib.model.state_dict import Checkpoint, first_ten
 from flashrib.model.wrapped import readings
@@ -15,11 +15,21 @@ def recognise(checkpoint: Checkpoint) -> Recognised:
     Raises:
         CheckpointError: keys of no known architecture, missing, unexpected or misshapen keys.
     """
+    row, unwrapped = identify(checkpoint)
+    return row.recognise(unwrapped)
+
+
+def identify(checkpoint: Checkpoint) -> tuple[Architecture, Checkpoint]:
+    """Find the architecture of a checkpoint from a key or two, and the checkpoint with that architecture's keys.
+
+    Raises:
+        CheckpointError: keys of no known architecture.
+    """
     keys = checkpoint.state_dict
     for state_dict in readings(keys):
         for row in ARCHITECTURES.values():
             if row.matches(state_dict):
-                return row.recognise(dataclasses.replace(checkpoint, state_dict=state_dict))
+                return row, dataclasses.replace(checkpoint, state_dict=state_dict)
     known = ", ".join(row.title.partition(" ")[2] for row in ARCHITECTURES.values())
     raise CheckpointError(
         f"{checkpoint.path}: keys of no architecture that flashrib knows ({known}):"

@@ -19,7 +19,7 @@ from flashrib.model.architectures.reader import Layout, Reader
 from flashrib.model.architectures.registry import preset, preset_from_file_name, presets
 from flashrib.model.config import UpsamplerConfig, UpsamplerType, UpscalerConfig, Window
 from flashrib.model.interpolate import resize_head
-from flashrib.model.state_dict import ARCHITECTURE, Checkpoint, sha256_of
+from flashrib.model.state_dict import ARCHITECTURE, Checkpoint
 from flashrib.runtime.errors import CheckpointError
 
 SCALE, WINDOWS = "flashrib.scale", "flashrib.windows"
@@ -177,8 +177,6 @@ class RecognisedUpscaler:
         config = self.config(name or "", windows or ((1, 1),) * self.layers, self.scales[0])
         facts = config.facts()
         return {
-            "file": str(self.checkpoint.path),
-            "family": self.architecture.family,
             "architecture": name,
             "candidates": list(self.candidates),
             "scale": self._trained_scale(hints.arch),
@@ -189,12 +187,9 @@ class RecognisedUpscaler:
             "blocks": config.blocks,
             "gate": config.gate,
             "upsampler": config.upsampler.kind,
-            "parameters": sum(value.numel() for value in self.checkpoint.state_dict.values()),
             "alignment": None if windows is None else config.alignment,
             "minimum": None if windows is None else config.minimum,
             "whole_picture": config.whole_picture,
-            "dtype": self.checkpoint.dtype,
-            "sha256": sha256_of(self.checkpoint.path),
         }
 
     def _layout_of_preset(self, name: str) -> Layout:
