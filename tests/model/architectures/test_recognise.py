@@ -192,9 +192,9 @@ WRONG = {
     "absurd-size": (with_shape("proj.weight", 10**6, 1, 1, 1), r"'proj.weight' has the shape \(1000000, 1, 1, 1\)"),
     "heads": (with_shape("body.0.0.attn.to_q", 5, 32, 3), "no SST network has 5 heads .* for 12 channels"),
     "features": (with_shape("body.0.0.attn.to_hidden", 41, 32), "no SST network has 41 coordinate features"),
-    "scale-5": (
-        with_shape("upsampler.up_conv.weight", 75, 12, 3, 3),
-        "75 channels in upsampler.up_conv: expected 3 times",
+    "scale-9": (
+        with_shape("upsampler.up_conv.weight", 243, 12, 3, 3),
+        "243 channels in upsampler.up_conv: expected 3 times",
     ),
     "scale-1.4": (
         with_shape("upsampler.up_conv.weight", 6, 12, 3, 3),
