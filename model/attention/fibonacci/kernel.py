@@ -3,12 +3,11 @@
 A program takes `span` consecutive patch queries of one head, `BM` at a time. For every offset it loads the rows of k and v at +o and at
 -o: blocks of consecutive rows, so loads are whole lines, and scores are products of vectors. Going along the diagonals in order, a
 program finds many rows in the L1 cache, since a row is met again at every offset. Rows of keys are not masked: beyond an end the last
-row is read and gets weight 0, and offsets that meet no end take a shorter way. Softmax is the online one (arXiv 1805.02867), both keys of
-an offset at a time, statistics in float32.
+row is read and gets weight 0. Softmax is the online one (arXiv 1805.02867), both keys of an offset at a time, statistics in float32.
 
-The class token's query sees all keys, as a product of matrices. Where a program has a whole head, it computes that row itself; else it
-comes in parts, the maximum, the sum, the weighted values and the plain sum of v, of the same programs or of a launch of its own, and
-`merge_kernel` puts the parts together.
+The class token's query sees all keys. Where a program has a whole head, it computes that row itself; else it comes in parts, the
+maximum, the sum, the weighted values and the plain sum of v, of the same programs or of a launch of its own, which multiplies
+matrices, and `merge_kernel` puts the parts together.
 """
 
 import triton
@@ -73,46 +72,39 @@ def _class_part(
 
 
 @triton.jit
-def _meet(
-    q, keys_after, keys_before, has_after, has_before, channel, state,
-    C: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, EDGE: tl.constexpr, ZERO: tl.constexpr, PACKED: tl.constexpr,
+def _class_rows(
+    base, first, last, STRIDE: tl.constexpr, C: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr, SUM: tl.constexpr
 ):  # fmt: skip
-    """Take the two keys of an offset into the softmax; `has_after` and `has_before` say at an EDGE which of them there are."""
-    highest, total, acc = state
-    k_after = _wide(keys_after, channel, D, DP == D)
-    k_before = _wide(keys_before, channel, D, DP == D)
-    v_after = _load(keys_after + C, channel, D, DP == D)
-    v_before = _load(keys_before + C, channel, D, DP == D)
-    s_after = tl.sum(q * k_after, 1)
-    s_before = tl.sum(q * k_before, 1)
-    if EDGE:
-        s_after = tl.where(has_after, s_after, -float("inf"))
-        s_before = tl.where(has_before, s_before, -float("inf"))
-    higher = tl.maximum(highest, tl.maximum(s_after, s_before) + HEADROOM)
-    decay = tl.exp2(highest - higher)
-    w_after = tl.exp2(s_after - higher)
-    w_before = tl.exp2(s_before - higher)
-    if ZERO:
-        rest = tl.exp2(-higher)
-        if EDGE:
-            w_after -= tl.where(has_after, rest, 0.0)
-            w_before -= tl.where(has_before, rest, 0.0)
-        else:
-            w_after -= rest
-            w_before -= rest
-    total = total * decay + (w_after + w_before)
-    if PACKED:  # two products at a time, in the 16 bit of v
-        w_after, w_before = w_after.to(v_after.dtype)[:, None], w_before.to(v_after.dtype)[:, None]
-        acc = acc * decay[:, None] + (w_after * v_after + w_before * v_before).to(tl.float32)
-    else:
-        both = w_after[:, None] * v_after.to(tl.float32) + w_before[:, None] * v_before.to(tl.float32)
-        acc = acc * decay[:, None] + both
-    return higher, total, acc
+    """The same as products of vectors, without shared memory for blocks, for programs that go on with patch queries; sum of v with SUM."""
+    channel = tl.arange(0, DP)[None, :]
+    q = _wide(base + channel, channel, D, DP == D) * LOG2E  # (1, DP)
+    highest = tl.full((BM,), LOWEST, tl.float32)
+    total = tl.zeros((BM,), tl.float32)
+    acc = tl.zeros((BM, DP), tl.float32)
+    plain = tl.zeros((BM, DP), tl.float32)
+    for start in tl.range(first, last, BM):
+        row = start + tl.arange(0, BM)
+        inside = row < last
+        keys = base + C + (tl.minimum(row, last - 1) * STRIDE)[:, None] + channel
+        k = _wide(keys, channel, D, DP == D)
+        v = _wide(keys + C, channel, D, DP == D)
+        s = tl.where(inside, tl.sum(q * k, 1), -float("inf"))
+        higher = tl.maximum(highest, s)
+        decay = tl.exp2(highest - higher)
+        weight = tl.exp2(s - higher)
+        total = total * decay + weight
+        acc = acc * decay[:, None] + weight[:, None] * v
+        if SUM:
+            plain += tl.where(inside[:, None], v, 0.0)
+        highest = higher
+    top = tl.max(highest, 0)
+    weight = tl.exp2(highest - top)
+    return top, tl.sum(total * weight, 0), tl.sum(acc * weight[:, None], 0), tl.sum(plain, 0)
 
 
 @triton.jit
 def _patch_rows(
-    base, offsets, listed, sum_v, results, start, tokens,
+    base, offsets, count, sum_v, results, start, tokens,
     STRIDE: tl.constexpr, C: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr, ZERO: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """Attention of the patch queries start..start+BM-1 (tokens, from 1) of one head, stored to `results`."""
@@ -120,8 +112,7 @@ def _patch_rows(
     row = start + tl.arange(0, BM)
     end = tokens - 1
     k = base + C
-    place = (tl.minimum(row, end) * STRIDE)[:, None] + channel
-    q = _wide(base + place, channel, D, DP == D) * LOG2E  # (BM, DP)
+    q = _wide(base + (tl.minimum(row, end) * STRIDE)[:, None] + channel, channel, D, DP == D) * LOG2E  # (BM, DP)
     s = tl.sum(q * _wide(k + channel, channel, D, DP == D), 1)
     v = _wide(k + C + channel, channel, D, DP == D)  # (1, DP)
     if ZERO:
@@ -134,30 +125,36 @@ def _patch_rows(
         highest = s + HEADROOM
         total = tl.zeros((BM,), tl.float32) + tl.exp2(-HEADROOM)
         acc = total[:, None] * v
-    state = (highest, total, acc)
-
-    # offsets that no query of this block meets an end with, then the others and offset 0
-    reach = tl.minimum(start - 1, end - start - (BM - 1))
-    count = tl.sum((listed < end).to(tl.int32), 0)
-    zero = tl.sum((listed == 0).to(tl.int32), 0)
-    inner = tl.maximum(tl.sum((listed <= reach).to(tl.int32), 0), zero)
-    keys = k + place
-    everywhere = row > 0
-    for j in tl.range(zero, inner):
-        step = tl.load(offsets + j) * STRIDE
-        state = _meet(
-            q, keys + step, keys - step, everywhere, everywhere, channel, state, C, D, DP, False, ZERO, PACKED
-        )  # fmt: skip
-    for j in tl.range(inner, count + zero):
-        o = tl.load(offsets + tl.where(j < count, j, 0))
+    for j in tl.range(0, count):
+        o = tl.load(offsets + j)
         after = row + o
         before = row - o
+        has_after = after <= end
+        has_before = (before >= 1) & (o > 0)
         keys_after = k + (tl.minimum(after, end) * STRIDE)[:, None] + channel
         keys_before = k + (tl.minimum(tl.maximum(before, 1), end) * STRIDE)[:, None] + channel
-        state = _meet(
-            q, keys_after, keys_before, after <= end, (before >= 1) & (o > 0), channel, state, C, D, DP, True, ZERO, PACKED
-        )  # fmt: skip
-    highest, total, acc = state
+        k_after = _wide(keys_after, channel, D, DP == D)
+        k_before = _wide(keys_before, channel, D, DP == D)
+        v_after = _load(keys_after + C, channel, D, DP == D)
+        v_before = _load(keys_before + C, channel, D, DP == D)
+        s_after = tl.where(has_after, tl.sum(q * k_after, 1), -float("inf"))
+        s_before = tl.where(has_before, tl.sum(q * k_before, 1), -float("inf"))
+        higher = tl.maximum(highest, tl.maximum(s_after, s_before) + HEADROOM)
+        decay = tl.exp2(highest - higher)
+        w_after = tl.exp2(s_after - higher)
+        w_before = tl.exp2(s_before - higher)
+        if ZERO:
+            rest = tl.exp2(-higher)
+            w_after -= tl.where(has_after, rest, 0.0)
+            w_before -= tl.where(has_before, rest, 0.0)
+        total = total * decay + (w_after + w_before)
+        if PACKED:  # two products at a time, in the 16 bit of v
+            w_after, w_before = w_after.to(v_after.dtype), w_before.to(v_after.dtype)
+            acc = acc * decay[:, None] + (w_after[:, None] * v_after + w_before[:, None] * v_before).to(tl.float32)
+        else:
+            both = w_after[:, None] * v_after.to(tl.float32) + w_before[:, None] * v_before.to(tl.float32)
+            acc = acc * decay[:, None] + both
+        highest = higher
     acc = acc * (1.0 / total)[:, None]
     inside = (row <= end)[:, None] & (channel < D)
     tl.store(results + (row * C)[:, None] + channel, acc.to(results.dtype.element_ty), mask=inside)
@@ -167,7 +164,7 @@ def _patch_rows(
 def offset_attention_kernel(
     qkv, offsets, sums, parts, out, tokens, span,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, BM: tl.constexpr,
-    BN: tl.constexpr, STAGES: tl.constexpr, ZERO: tl.constexpr, FIRST: tl.constexpr, PACKED: tl.constexpr,
+    ZERO: tl.constexpr, FIRST: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """See `flashrib.model.attention.fibonacci.offset_attention`; contiguous tensors. Grid: B * HEADS * ceil((tokens - 1) / span).
 
@@ -181,8 +178,6 @@ def offset_attention_kernel(
         span: patch queries of a program, a multiple of BM.
         DP, MP: powers of two that D and M are completed to.
         BM: queries of a block, a power of two.
-        BN: keys of a block of the class token's query, a power of two >= 16.
-        STAGES: such blocks in flight.
         ZERO: keys left out have logit 0; else weight 0.
         FIRST: what becomes of the class token's query: "whole", "part" (into `parts`) or "none".
         PACKED: products with v are rounded to the type of v, which 16-bit hardware does two at a time.
@@ -200,14 +195,15 @@ def offset_attention_kernel(
     channel = tl.arange(0, DP)
     slot = tl.arange(0, MP)
     listed = tl.load(offsets + head * M + slot, mask=slot < M, other=2147483647)
+    count = tl.sum((listed < tokens - 1).to(tl.int32), 0)
 
     sum_v = tl.zeros((DP,), tl.float32)
     if FIRST == "whole":
-        top, total, acc, sum_v = _class_part(base, 0, tokens, STRIDE, C, D, DP, BN, STAGES)
+        top, total, acc, sum_v = _class_rows(base, 0, tokens, STRIDE, C, D, DP, BM, ZERO)
         tl.store(results + channel, (acc / total).to(out.dtype.element_ty), mask=channel < D)
     elif FIRST == "part":
         # the class token as a key belongs to the first program's part
-        top, total, acc, sum_v = _class_part(base, tl.where(chunk == 0, 0, first), last, STRIDE, C, D, DP, BN, STAGES)
+        top, total, acc, sum_v = _class_rows(base, tl.where(chunk == 0, 0, first), last, STRIDE, C, D, DP, BM, False)
         part = parts + ((image * HEADS + head).to(tl.int64) * chunks + chunk) * (2 + DP)
         tl.store(part, top)
         tl.store(part + 1, total)
@@ -215,7 +211,7 @@ def offset_attention_kernel(
     if ZERO and FIRST != "whole":
         sum_v = tl.load(sums + (image * HEADS + head) * D + channel, mask=channel < D, other=0.0)
     for start in tl.range(first, last, BM):
-        _patch_rows(base, offsets + head * M, listed, sum_v, results, start, tokens, STRIDE, C, D, DP, BM, ZERO, PACKED)
+        _patch_rows(base, offsets + head * M, count, sum_v, results, start, tokens, STRIDE, C, D, DP, BM, ZERO, PACKED)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -228,6 +224,8 @@ def class_parts_kernel(
     Arguments, by name, where other than those of `offset_attention_kernel`:
         parts: (B, HEADS, ceil(tokens / KEYS), 2 + DP) float32: maximum, sum, weighted values.
         part_sums: (B, HEADS, ceil(tokens / KEYS), DP) float32: sums of v.
+        BN: keys of a block, a power of two >= 16.
+        STAGES: such blocks in flight.
     """
     C: tl.constexpr = HEADS * D
     head, chunk = tl.program_id(0) % HEADS, tl.program_id(0) // HEADS

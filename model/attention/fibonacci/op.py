@@ -69,8 +69,6 @@ def _offset_attention(qkv: Tensor, offsets: Tensor, num_heads: int, zero_logit: 
         BM=tiles.queries,
         ZERO=zero_logit,
         FIRST=first,
-        BN=CLASS_BLOCK,
-        STAGES=2,
         PACKED=qkv.element_size() == 2,
     )
     if first == "part":

@@ -29,7 +29,7 @@ class Tiles:
 TABLE: tuple[tuple[int, Tiles], ...] = (
     (0, Tiles(16, 4, 4)),
     (400, Tiles(32, 2, 4)),
-    (2000, Tiles(64, 2, 16, apart=True)),
+    (8000, Tiles(64, 2, 16, apart=True)),
 )
 CLASS_BLOCK = 64  # keys of a block of the class token's row
 CLASS_KEYS = 512  # keys of a part of it, where it has launches of its own
