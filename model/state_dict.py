@@ -1,9 +1,10 @@
 """Files with the parameters of a network: PyTorch's .pth and .safetensors.
 
 A pickle can carry code, and this code is never run: files are read with PyTorch's `weights_only` unpickler, which builds tensors and
-plain containers alone and refuses everything else.
+plain containers alone and refuses everything else, but for argparse's Namespace, a record in which MAE's code keeps its options.
 """
 
+import argparse
 import hashlib
 import pickle
 import re
@@ -161,7 +162,8 @@ def _unpickle(path: Path) -> Any:
     try:
         check_archive(path)
         # The open file and not its path: torch.load would go by a suffix ".safetensors".
-        with warnings.catch_warnings(), path.open("rb") as file:
+        safe = torch.serialization.safe_globals([argparse.Namespace])
+        with warnings.catch_warnings(), safe, path.open("rb") as file:
             warnings.simplefilter("ignore")  # about old formats; whatever matters is raised
             return torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:

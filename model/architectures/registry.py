@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flashrib.model.architectures.architecture import Architecture
 from flashrib.model.architectures.clear_dit import ARCHITECTURE as CLEAR
 from flashrib.model.architectures.esc import ARCHITECTURE as ESC_RIB
+from flashrib.model.architectures.fibottention_vit import ARCHITECTURE as FIBOTTENTION
 from flashrib.model.architectures.sst import ARCHITECTURE as SST
 from flashrib.model.architectures.sst_real import ARCHITECTURE as SST_REAL
 from flashrib.model.config import NetworkConfig
@@ -20,7 +21,7 @@ from flashrib.runtime.errors import UsageError
 if TYPE_CHECKING:
     from flashrib.model.network import Network
 
-ARCHITECTURES: dict[str, Architecture] = {row.family: row for row in (SST, ESC_RIB, SST_REAL, CLEAR)}
+ARCHITECTURES: dict[str, Architecture] = {row.family: row for row in (SST, ESC_RIB, SST_REAL, FIBOTTENTION, CLEAR)}
 
 
 def register(architecture: Architecture) -> None:
