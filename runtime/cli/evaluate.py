@@ -6,10 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.cli.classify import check_labels
 from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.quality.classify import accuracy, classify, find_labelled, read_labels
 from flashrib.runtime.quality.evaluate import Score, average, evaluate, find_pairs
+from flashrib.runtime.sessions.table import describe_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         nargs="?",
         type=Path,
-        help="NAME_HR.* beside NAME_LR.*, or high-resolution pictures alone",
+        help="NAME_HR.* beside NAME_LR.*, or high-resolution pictures alone; for a classifier a folder for every class, or a CSV"
+        " file with the columns picture and label",
     )
     parser.add_argument("--hr", metavar="DIR", type=Path, help="the high-resolution pictures, instead of DIR")
     parser.add_argument(
@@ -27,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         help="the low-resolution pictures, of the same names but for endings such as x2 or _LR",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="of a classifier: names of the classes, one in a line, class 0 first",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     add_model_options(parser)
@@ -41,14 +51,22 @@ def run(arguments: argparse.Namespace) -> int:
     luma, without a border of as many pixels as the scale. Low-resolution pictures
     that are not at hand are made as MATLAB's imresize makes them.
 
+    Of a classifier: how often the right class is the likeliest one (top-1) and among
+    the five likeliest (top-5).
+
     examples:
       flashrib evaluate Set5/
+      flashrib evaluate imagenet/val/ --model vit.onnx
       flashrib evaluate --hr DIV2K_valid_HR/ --lr DIV2K_valid_LR_bicubic/X2/ --json
     """
     if (arguments.folder is None) == (arguments.hr is None):
         raise UsageError("give either DIR or --hr DIR (see: flashrib evaluate --help)")
     if arguments.lr is not None and arguments.hr is None:
         raise UsageError(f"--lr {arguments.lr} needs --hr (see: flashrib evaluate --help)")
+    if arguments.model is not None and arguments.folder is not None and _classifies(arguments):
+        return _evaluate_classifier(arguments)
+    if arguments.labels is not None:
+        raise UsageError(f"--labels {arguments.labels} is for classifiers: leave it out, or choose one with --model")
     pairs = find_pairs(arguments.hr or arguments.folder, arguments.lr)
     session, model, kind = open_chosen(arguments)
     width = max(len("picture"), *(len(pair.name) for pair in pairs))
@@ -70,6 +88,33 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(document | {"pictures": [_values(score) for score in scores], "average": _values(average(scores))})
     else:
         print_line(_row(average(scores), width))
+    return 0
+
+
+def _classifies(arguments: argparse.Namespace) -> bool:
+    """Say whether the model is a classifier."""
+    return describe_model(arguments.model, arguments.arch).get("task") == "classify"
+
+
+def _evaluate_classifier(arguments: argparse.Namespace) -> int:
+    labels = None if arguments.labels is None else read_labels(arguments.labels)
+    found = find_labelled(arguments.folder, labels)
+    session, model, kind = open_chosen(arguments, task="classify")
+    scored = []
+    with PictureBar(len(found)) as bar, session:
+        bar.start(str(arguments.folder))
+        for one in classify(session, [path for path, _ in found]):
+            bar.finish()
+            scored.append(one)
+    classes = len(scored[0].logits)
+    check_labels(labels, scored[0], arguments.labels)
+    if over := [(path, label) for path, label in found if label >= classes]:
+        raise UsageError(f"{over[0][0]}: is of class {over[0][1]}, but the model has {classes} classes")
+    result = accuracy(scored, [label for _, label in found])
+    if arguments.json:
+        print_json({"model": str(model), "session": kind, **dataclasses.asdict(result)})
+    else:
+        print_line(f"{result.pictures} pictures: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}")
     return 0
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from flashrib.runtime.errors import UsageError
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.spec import SessionSpec
 from flashrib.runtime.sessions.table import SESSIONS, choose_session, session_names
@@ -97,8 +98,27 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_chosen(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
-    """Open the session that the options ask for; returns it, its model file and its kind. Errors as `SessionSpec.open`."""
+def open_chosen(arguments: argparse.Namespace, task: str | None = "upscale") -> tuple[Session, Path, str]:
+    """Open the session that the options ask for; returns it, its model file and its kind.
+
+    Args:
+        arguments: with the options of `add_model_options`.
+        task: "upscale" for anything that gives pictures, "classify"; None: any.
+
+    Raises:
+        UsageError: the model is for another task.
+        FlashribError: as `SessionSpec.open`.
+    """
+    session, path, kind = _open(arguments)
+    if task is not None and (session.info.task == "classify") != (task == "classify"):
+        session.close()
+        if task == "classify":
+            raise UsageError(f"{path}: gives pictures and no classes: use flashrib upscale")
+        raise UsageError(f"{path}: classifies pictures and cannot upscale them: use flashrib classify")
+    return session, path, kind
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
     path, kind = choose_session(arguments.model, arguments.session)
     spec = SessionSpec(
         path,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from flashrib.runtime.cli import build, calibrate, evaluate, export, info, train, upscale, verify, video
+from flashrib.runtime.cli import build, calibrate, classify, evaluate, export, info, train, upscale, verify, video
 from flashrib.runtime.errors import UsageError
 
 DESCRIPTION = "Upscales pictures with super-resolution transformers, on the CPU by default."
@@ -22,7 +22,7 @@ exit codes:
 
 FLASHRIB_DEBUG=1 in the environment shows the traceback of an error."""
 
-COMMANDS: tuple[ModuleType, ...] = (upscale, video, info, evaluate, train, export, calibrate, build, verify)
+COMMANDS: tuple[ModuleType, ...] = (upscale, video, classify, info, evaluate, train, export, calibrate, build, verify)
 
 
 class Parser(argparse.ArgumentParser):
