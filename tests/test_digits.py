@@ -1,4 +1,4 @@
-"""From a trained checkpoint to classes: the classifier of digits (benchmarks/digits.py) in every runtime, and what gives a wrong mask away."""
+"""From a trained checkpoint to classes: the classifier of digits of benchmarks/digits.py in every runtime, and what tells a wrong mask."""
 
 import dataclasses
 from pathlib import Path

@@ -85,7 +85,7 @@ def fit(
     begin, step = time.perf_counter(), 0
     for number in range(1, options.epochs + 1):
         losses = 0.0
-        for chosen in torch.randperm(len(pictures), generator=generator).split(options.batch):
+        for chosen in torch.split(torch.randperm(len(pictures), generator=generator), options.batch):
             for group in optimizer.param_groups:
                 group["lr"] = options.lr * _factor(step, options.warmup * steps, options.epochs * steps)
             x = _changed(pictures[chosen], options, generator).to(device).float() / 255
@@ -109,7 +109,7 @@ def accuracy(network: Callable[[Tensor], Tensor], pictures: Tensor, labels: Tens
     """Share of the pictures (n, 3, S, S) uint8 whose largest logit is that of their label."""
     right = 0
     with torch.inference_mode():
-        for x, y in zip(pictures.split(64), labels.split(64), strict=True):
+        for x, y in zip(torch.split(pictures, 64), torch.split(labels, 64), strict=True):
             right += int((network(x.to(device).float() / 255).argmax(-1).cpu() == y).sum())
     return right / len(labels)
 

@@ -69,6 +69,12 @@ class LastBlock(nn.Module):
 class GpuFibottention(nn.Module):
     """See `flashrib.model.gpu.gpu_network`: pictures (B, 3, S, S), RGB in 0..1 -> logits (B, K)."""
 
+    mean: Tensor
+    inverse_std: Tensor
+    patch: Tensor
+    class_token: Tensor
+    positions: Tensor
+
     def __init__(self, folded: DeployedFibottention, dtype: torch.dtype) -> None:
         super().__init__()
         self.config, self.dtype = folded.config, dtype
