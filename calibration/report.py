@@ -43,7 +43,7 @@ class Report:
             "method": options.method,
             "rest": self.rest,
             "budget_db": options.budget,
-            "psnr_db": round(point.quality.psnr, 4),
+            "psnr_db": round(min(point.quality.psnr, 999.0), 4),  # JSON has no infinity, which equal pictures have
             "psnr_drop_db": round(point.quality.drop, 5),
             "loss_db": round(point.quality.loss, 5),
             "share_of_macs": round(point.share, 5),

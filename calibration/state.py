@@ -4,7 +4,15 @@ import json
 from pathlib import Path
 
 from flashrib.calibration.sensitivity import Cost
+from flashrib.runtime import schema
 from flashrib.runtime.errors import FlashribError
+
+# Of a line about a layer.
+_SCHEMA = {
+    "layer": schema.text(),
+    "drop": schema.number(-1e6, 1e6),
+    "error": schema.number(0, 1e12),
+}
 
 
 class State:
@@ -24,9 +32,10 @@ class State:
         if lines[:1] == [json.dumps({"key": key})]:
             for line in lines[1:]:
                 try:
-                    entry = json.loads(line)
+                    entry = schema.parse_json(line)
+                    schema.check(entry, _SCHEMA)
                     self.costs[entry["layer"]] = Cost(entry["drop"], entry["error"])
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, AttributeError):
                     break
         self._write([json.dumps({"key": key}), *(self._line(name, cost) for name, cost in self.costs.items())], "w")
 

@@ -18,6 +18,7 @@ ARROWS = {
     "runtime": "",  # the public names, which are loaded when they are used
     "runtime.errors": "",
     "runtime.progress": "",
+    "runtime.schema": "",
     "runtime.artifacts.files": "",
     "runtime.nvidia": "",
     "runtime.pictures": "runtime.artifacts.files",
@@ -42,7 +43,7 @@ ARROWS = {
     " runtime.sessions.onnx_cpu",
 }
 # What everything may import.
-BOTTOM = "runtime.errors runtime.progress"
+BOTTOM = "runtime.errors runtime.progress runtime.schema"
 # Only these import more, within functions: a session when it is opened, a command when it runs.
 LATER = {"runtime.sessions": "model export.emulate", "runtime.cli": "runtime model export calibration"}
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from flashrib.model.architectures.registry import presets
 from flashrib.model.config import SCALES
+from flashrib.runtime import schema
 from flashrib.runtime.errors import UsageError
 
 QAT_MODES = ("int8", "fp8")
@@ -89,6 +90,10 @@ class TrainConfig:
             raise UsageError("compile = true does not go with quantization-aware finetuning: leave it out")
 
 
+# What lists hold.
+_LISTS = {"data": schema.several(schema.text()), "downscales": schema.several(schema.number(0, 1e6))}
+
+
 def read_config(path: Path) -> TrainConfig:
     """Read a TOML file; folders in `data` are taken relative to it.
 
@@ -96,8 +101,8 @@ def read_config(path: Path) -> TrainConfig:
         UsageError: the file cannot be read, is not TOML, or holds unknown, missing, mistyped or out-of-range fields.
     """
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(schema.read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as a TOML training configuration: {error}") from error
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(values) - set(fields)):
@@ -114,6 +119,10 @@ def read_config(path: Path) -> TrainConfig:
             values[name] = float(value)
         if type(values[name]) is not wanted:
             raise UsageError(f"{path}: {name} = {value!r} must be of type {wanted.__name__.replace('tuple', 'list')}")
+        if name in _LISTS and not _LISTS[name].holds(value):
+            raise UsageError(f"{path}: {name} = {schema.shown(value)} must be {_LISTS[name].words}")
+        if wanted is str and "\0" in values[name]:
+            raise UsageError(f"{path}: {name} = {value!r} holds a character that no name has")
     values["data"] = tuple(str(path.parent / folder) for folder in values["data"])
     if values.get("start"):
         values["start"] = str(path.parent / values["start"])

@@ -5,9 +5,7 @@ import csv
 import dataclasses
 import json
 import math
-import pickle
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,25 @@ from flashrib.model.state_dict import check_archive
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
 from flashrib.model.training.qat import QuantizationAware
+from flashrib.runtime import schema
 from flashrib.runtime.artifacts.files import replacing
 from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 from flashrib.runtime.quality.metrics import psnr
 
 STATE = "state.pth"
 WEIGHTS = "weights.safetensors"
+
+# Of the state: the weights themselves are checked by the network that takes them.
+STATE_SCHEMA = {
+    "params": schema.OBJECT,
+    "params_ema": schema.OBJECT,
+    "optimizer": schema.OBJECT,
+    "generator": schema.Rule(
+        "a tensor of bytes", lambda value: isinstance(value, Tensor) and value.dtype == torch.uint8
+    ),
+    "step": schema.whole(0, 10**9),
+    "config": schema.text(most=100_000),
+}
 
 
 @dataclasses.dataclass
@@ -69,7 +80,8 @@ class TrainingState:
         try:
             check_archive(folder / STATE)
             state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-            before = json.loads(state["config"])
+            schema.check(state, STATE_SCHEMA)
+            before = schema.parse_json(state["config"])
             wanted = json.loads(json.dumps(dataclasses.asdict(config)))
             younger = {"start": "", "qat": ""}  # fields that states of older versions lack
             before = younger | before
@@ -83,16 +95,9 @@ class TrainingState:
             for target, name in zip(self.ema, self.parameter_names(), strict=True):
                 target.copy_(state["params_ema"][name])
             self.step = state["step"]
-        except (
-            CheckpointError,
-            zipfile.BadZipFile,
-            OSError,
-            KeyError,
-            RuntimeError,
-            ValueError,
-            EOFError,
-            pickle.UnpicklingError,
-        ) as error:
+        except UsageError:
+            raise
+        except Exception as error:  # bytes of unknown origin: torch and the optimizer raise whatever they stumble over
             raise CheckpointError(
                 f"{folder / STATE}: damaged, the run cannot be continued ({type(error).__name__}): delete it to start anew"
             ) from error

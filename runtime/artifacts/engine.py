@@ -8,8 +8,9 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
+from flashrib.runtime import schema
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.artifacts.manifest import Manifest, read_manifest_file, read_proven
+from flashrib.runtime.artifacts.manifest import Manifest, checked, read_manifest_file, read_proven
 from flashrib.runtime.errors import SessionError
 from flashrib.runtime.nvidia.cuda import Gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, version_numbers
@@ -140,19 +141,25 @@ def _capability(target: str) -> tuple[int, int]:
     return number // 10, number % 10
 
 
+_SIZE = schema.several(schema.whole(1, 1_000_000), 2, 2)
+
+SCHEMA = {
+    "flavour": schema.one_of(*FLAVOURS),
+    "version": schema.text(r"[0-9]+(\.[0-9]+)*[0-9A-Za-z.+-]*", "a version"),
+    "targets": schema.several(schema.text(r"ampere\+|sm[0-9]{2,3}", "ampere+, or a compute capability such as sm89")),
+    "version_compatible": schema.BOOLEAN,
+    "shapes": schema.several(_SIZE, 3, 3),
+    "batch": schema.whole(1, 1024),
+    "io": schema.one_of("float32", "float16"),
+    "precision": schema.one_of("fp32", "fp16", "bf16", "int8", "fp8"),
+    "scratch_bytes": schema.whole(0, 2**50),
+    "layers": schema.whole(0, 10**7),
+    "build_seconds": schema.number(0, 10**7),
+    "onnx_sha256": schema.SHA256,
+    "engine_sha256": schema.SHA256,
+}
+"""What each field of a manifest may be."""
+
+
 def _checked(**values: Any) -> EngineManifest:
-    """Return the manifest with these values; ValueError where a field that decisions hang on holds nonsense."""
-    manifest = EngineManifest(**values)
-    sides = [side for shape in manifest.shapes for side in shape]
-    if manifest.flavour not in FLAVOURS:
-        raise ValueError(f"the flavour is {manifest.flavour!r}")
-    if len(manifest.shapes) != 3 or len(sides) != 6 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"the shapes are {manifest.shapes}")
-    if manifest.io not in ("float32", "float16"):
-        raise ValueError(f"io is {manifest.io!r}")
-    if not isinstance(manifest.batch, int) or manifest.batch < 1:
-        raise ValueError(f"the batch is {manifest.batch!r}")
-    for target in manifest.targets:
-        if target != "ampere+" and not (target.startswith("sm") and target[2:].isdecimal()):
-            raise ValueError(f"the target is {target!r}")
-    return manifest
+    return EngineManifest(**checked(values, SCHEMA))

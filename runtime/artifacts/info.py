@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from flashrib.runtime import schema
 from flashrib.runtime.errors import ModelError
 
 PREFIX = "flashrib."
@@ -90,13 +91,13 @@ class ModelInfo:
         """Read what `to_json` returned; lists become tuples where the field is one.
 
         Raises:
-            ValueError: a field is missing or unknown.
+            ValueError: a field is missing or unknown, or breaks its rule in `SCHEMA`.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, Mapping):
+            raise ValueError(f"the model is {schema.shown(values)}, but it must be {schema.OBJECT.words}")
         if missing := [name for name in _ALWAYS if name not in values]:
             raise ValueError(f"{missing[0]!r} of the model is missing")
-        if unknown := sorted(values.keys() - fields):
-            raise ValueError(f"{unknown[0]!r} of the model is unknown: a later version of flashrib wrote it")
+        schema.check(values, SCHEMA)
         return cls(**{name: _tuples(value) if name in _TUPLES else value for name, value in values.items()})
 
     def to_properties(self) -> dict[str, str]:
@@ -129,10 +130,12 @@ class ModelInfo:
                     " flashrib: export it from its checkpoint"
                 )
             try:
-                values[field.name] = text if field.type is str else json.loads(text)
-            except json.JSONDecodeError as error:
+                values[field.name] = text if field.type is str else schema.parse_json(text)
+                schema.check({field.name: values[field.name]}, SCHEMA)
+            except ValueError as error:
                 raise ModelError(
-                    f"{source}: the metadata property {PREFIX + field.name!r} is malformed: {text!r}"
+                    f"{source}: the metadata property {PREFIX + field.name!r} is malformed: {schema.shown(text)}: it must be"
+                    f" {SCHEMA[field.name].words}: export the model again"
                 ) from error
         return cls.from_json(values)
 
@@ -148,6 +151,37 @@ def info_of(config: Configuration, parameters: int, **rest: Any) -> ModelInfo:
     """Return the description of a network of `parameters` parameters; `rest` are the fields that tell how it was made."""
     return ModelInfo(**config.facts() | {"parameters": parameters} | rest)
 
+
+_SIDE = schema.whole(1, 1_000_000)
+_HEADS = schema.several(schema.whole(1, 100_000))
+
+SCHEMA = {
+    "architecture": schema.text(),
+    "scale": schema.whole(1, 16),
+    "alignment": _SIDE,
+    "minimum": _SIDE,
+    "windows": schema.several(schema.several(_SIDE, 2, 2)),
+    "ranks": _HEADS,
+    "heads": _HEADS,
+    "parameters": schema.whole(0, 10**13),
+    "precision": schema.one_of("fp32", "fp16", "bf16", "int8", "fp8"),
+    "whole_picture": schema.BOOLEAN,
+    "attention": schema.text(),
+    "source_sha256": schema.text(),
+    "version": schema.text(),
+    "io": schema.one_of("fp32", "fp16"),
+    "batch": schema.whole(1, 1024),
+    "opset": schema.whole(0, 1000),
+    "clamp": schema.BOOLEAN,
+    "calibration": schema.optional(schema.OBJECT),
+    "task": schema.one_of("upscale", "denoise", "classify"),
+    "channels": schema.whole(1, 1024),
+    "fixed_size": schema.optional(schema.several(_SIDE, 2, 2)),
+    "noise": schema.number(0, 1000),
+    "weights_sha256": schema.text(),
+    "architecture_config": schema.OBJECT,
+}
+"""What each field may be; the fields of files are checked by it, whoever wrote them."""
 
 # Fields that every file of flashrib states, and those that later versions added and have stated in every file since.
 _ALWAYS = (

@@ -4,14 +4,17 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from flashrib.runtime import schema
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError
 
 M = TypeVar("M")
+
+_MOST_BYTES = 10_000_000  # of a manifest; ours have some thousand
 
 
 def manifest_path(artifact: str | os.PathLike[str]) -> Path:
@@ -36,22 +39,36 @@ def read_manifest_file(
     """
     path = manifest_path(artifact)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = schema.read_text(path, _MOST_BYTES)
     except FileNotFoundError as error:
         raise ModelError(
             f"{artifact}: its manifest {path.name} is missing, so nothing says what this {kind} is: copy it along, or build the"
             f" {kind} with {command}"
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
+        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
-        values = json.loads(text)
+        values = schema.parse_json(text)
+        if not isinstance(values, dict) or "format" not in values or "model" not in values:
+            raise ValueError("it says neither its format nor its model")
         if values.pop("format") != version:
             raise ValueError("its format is of another version of flashrib")
         model = ModelInfo.from_json(values.pop("model"))
         return make(**_tuples(values), model=model)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the {kind} anew") from error
+
+
+def checked(values: Mapping[str, Any], rules: Mapping[str, schema.Rule]) -> Mapping[str, Any]:
+    """Return the values of a manifest, `model` aside, where there is one for each rule that keeps it.
+
+    Raises:
+        ValueError: one is missing, unknown, or breaks its rule.
+    """
+    if missing := [name for name in rules if name not in values]:
+        raise ValueError(f"{missing[0]!r} is missing")
+    schema.check({name: value for name, value in values.items() if name != "model"}, rules)
+    return values
 
 
 class Manifest:

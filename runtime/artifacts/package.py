@@ -8,9 +8,10 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
+from flashrib.runtime import schema
 from flashrib.runtime.artifacts.engine import Side
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.artifacts.manifest import Manifest, read_manifest_file, read_proven
+from flashrib.runtime.artifacts.manifest import Manifest, checked, read_manifest_file, read_proven
 from flashrib.runtime.errors import SessionError
 
 FORMAT = 1
@@ -100,17 +101,19 @@ def check_capability(
         )
 
 
+SCHEMA = {
+    "flavour": schema.one_of("aoti"),
+    "torch": schema.text(r"[0-9]+(\.[0-9]+)*[0-9A-Za-z.+-]*", "a version"),
+    "device": schema.one_of("cuda", "cpu"),
+    "capability": schema.several(schema.whole(0, 99), 2, 2),
+    "size": schema.several(schema.whole(1, 1_000_000), 2, 2),
+    "build_seconds": schema.number(0, 10**7),
+    "package_sha256": schema.SHA256,
+}
+"""What each field of a manifest may be."""
+
+
 def _checked(**values: Any) -> PackageManifest:
-    """Return the manifest with these values; ValueError where a field that decisions hang on holds nonsense."""
-    manifest = PackageManifest(**values)
-    if manifest.flavour != "aoti":
-        raise ValueError(f"the flavour is {manifest.flavour!r}")
-    if manifest.device not in ("cuda", "cpu"):
-        raise ValueError(f"the device is {manifest.device!r}")
-    if len(manifest.size) != 2 or not all(isinstance(side, int) and side > 0 for side in manifest.size):
-        raise ValueError(f"the size is {manifest.size}")
-    if len(manifest.capability) != 2 or not all(isinstance(number, int) for number in manifest.capability):
-        raise ValueError(f"the capability is {manifest.capability}")
-    if manifest.model.precision not in ("fp32", "fp16", "bf16"):
-        raise ValueError(f"the precision is {manifest.model.precision!r}")
+    manifest = PackageManifest(**checked(values, SCHEMA))
+    schema.check({"precision": manifest.model.precision}, {"precision": schema.one_of("fp32", "fp16", "bf16")})
     return manifest

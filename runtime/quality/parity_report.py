@@ -34,7 +34,7 @@ def write_report(parity: Parity, path: Path) -> None:
     Raises:
         FlashribError: the file cannot be written.
     """
-    write_whole(path, render_report(parity).encode())
+    write_whole(path, render_report(parity).encode("utf-8", "backslashreplace"))  # names of files may hold anything
 
 
 def render_report(parity: Parity) -> str:

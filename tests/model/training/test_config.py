@@ -1,5 +1,6 @@
 """Training configurations: read, defaulted, refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ BAD = {
     "scale": ('data = ["x"]\nscale = 5', "scale = 5 is out of range"),
     "warm-up longer than the run": ('data = ["x"]\nsteps = 10\nwarmup = 10', "warmup = 10 is out of range"),
     "precision": ('data = ["x"]\nprecision = "fp8"', "precision = 'fp8' is out of range"),
+    "folders of numbers": ("data = [1]", "data = .* must be a list of .* each a line of text"),
+    "a folder with NUL": ('data = ["a\\u0000b"]', "must be a list of .* each a line of text"),
+    "reductions of text": ('data = ["x"]\ndownscales = ["half"]', "downscales = .* must be a list of .* each a number"),
+    "a start with NUL": ('data = ["x"]\nstart = "a\\u0000b"', "holds a character that no name has"),
+    "nested deeply": (f"data = {'[' * 5000}", "cannot be read as a TOML training configuration"),
     "negative rate": ('data = ["x"]\nlr = -1.0', "lr = -1.0 is out of range"),
 }
 
@@ -42,6 +48,12 @@ def test_refuses(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         read_config(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.toml")
+    with pytest.raises(UsageError, match="it is no regular file"):
+        read_config(tmp_path / "run.toml")
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_an_unknown_field_is_of_a_later_version(tmp_path: Path) -> None:
     manifest = json.loads(path.read_text())
     manifest["model"]["mood"] = "good"
     path.write_text(json.dumps(manifest))
-    with pytest.raises(ModelError, match="'mood' of the model is unknown: a later version"):
+    with pytest.raises(ModelError, match="'mood' is unknown: a later version"):
         read_manifest(tmp_path / "a.engine")
 
 
