@@ -19,8 +19,8 @@ class _Clamped(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        y: Tensor = self.network(*inputs)
+    def forward(self, picture: Tensor, *more: Tensor) -> Tensor:
+        y: Tensor = self.network(picture, *more)
         return y.clamp(0.0, 1.0)
 
 
@@ -50,7 +50,7 @@ def trace(
             opset_version=opset,
             input_names=[i.name for i in inputs],
             output_names=["output"],
-            dynamic_shapes=((dynamic,) if clamp else dynamic) if dynamic else None,
+            dynamic_shapes=((dynamic[0], dynamic[1:]) if clamp and len(dynamic) > 1 else dynamic) or None,
             verbose=False,
         )
     assert program is not None
