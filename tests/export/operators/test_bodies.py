@@ -92,10 +92,10 @@ def test_only_what_the_model_has() -> None:
 
 
 def test_options_ask_the_table() -> None:
-    assert body_names() == ("onnxruntime", "standard", "attention", "padded", "dense")
+    assert {"onnxruntime", "standard", "attention", "padded", "dense"} <= set(body_names())
     assert ExportOptions(attention="dense").chosen_opset == 20
     assert (opset_of_body("attention"), opset_of_body("standard"), opset_of_body(None)) == (23, 1, 1)
-    with pytest.raises(UsageError, match=r"attention 'sdpa' is not one of onnxruntime, standard, .*, dense, none"):
+    with pytest.raises(UsageError, match=r"attention 'sdpa' is not one of onnxruntime, standard, .*dense.*none"):
         ExportOptions(attention="sdpa")
 
 
