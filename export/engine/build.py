@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -51,17 +52,20 @@ def build_engine(
     if not output.parent.is_dir():
         raise FlashribError(f"{output}: the folder {output.parent} does not exist: make it first")
     source = read_source(onnx)
-    cached = (cache or cache_folder()) / f"{cache_key(source, options)}.engine"
-    engine = _load(cached)
-    if engine is not None:
+    folder = cache or cache_folder()
+    cached = folder / f"{cache_key(source, options)}.engine"
+    usable = is_private(folder)
+    engine = _load(cached) if usable else None
+    if engine is not None and _fits(engine.manifest, source, options):
         save_engine(engine, output)
         return engine.manifest, True
     engine = engine_from_onnx(source, options, timing_cache=timing_cache, progress=progress)
     save_engine(engine, output)
     # A full disk costs the next build its shortcut, and nothing else: an engine without its manifest is not taken.
-    with contextlib.suppress(OSError, FlashribError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        save_engine(engine, cached)
+    if usable:
+        with contextlib.suppress(OSError, FlashribError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save_engine(engine, cached)
     return engine.manifest, False
 
 
@@ -78,10 +82,53 @@ def save_engine(engine: Engine, path: Path) -> None:
 def cache_folder() -> Path:
     """Return the folder of engines that were built before, as the system wants it."""
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(base) / "flashrib" / "engines"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # a user that the system does not know
+        raise FlashribError(
+            "this user has no home folder for the cache of engines: set XDG_CACHE_HOME to a folder"
+        ) from error
+
+
+def is_private(folder: Path) -> bool:
+    """Say whether others may write into a folder of engines, which are code; one that is not there yet is made private.
+
+    Where they may, a warning says so.
+    """
+    try:
+        about = folder.stat()
+    except OSError:
+        return True
+    if os.name != "posix" or (about.st_uid == os.geteuid() and not about.st_mode & 0o022):
+        return True
+    logging.getLogger("flashrib").warning(
+        "flashrib: warning: %s belongs to another user or may be written to by others, so that what lies there is not trusted: no"
+        " engine is taken from it; delete it, or chmod 700 it if you trust its content",
+        folder,
+    )
+    return False
+
+
+def _fits(manifest: EngineManifest, source: Source, options: EngineOptions) -> bool:
+    """Say whether an engine is what was asked for, whatever the name is under which it was found."""
+    flavour = FLAVOURS[options.flavour]
+    wanted = {
+        "flavour": flavour.name,
+        "version": load_flavour(flavour, "an engine").__version__,
+        "shapes": options.shapes(source.metadata, source.static),
+        "precision": source.metadata.precision,
+        "version_compatible": options.version_compatible,
+        "onnx_sha256": source.sha256,
+        "model": source.metadata,
+    }
+    return all(getattr(manifest, name) == value for name, value in wanted.items())
 
 
 def cache_key(source: Source, options: EngineOptions) -> str:

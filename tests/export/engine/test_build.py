@@ -1,6 +1,9 @@
 """Files, cache and command; TensorRT is not needed where the cache has the engine."""
 
+import dataclasses
 import json
+import os
+import stat
 import sys
 import types
 from pathlib import Path
@@ -12,7 +15,9 @@ from flashrib.export.engine import build as module
 from flashrib.export.engine.build import build_engine, cache_folder, cache_key
 from flashrib.export.engine.engine_from_onnx import Engine
 from flashrib.export.engine.options import EngineOptions
+from flashrib.export.engine.source import Source, read_source
 from flashrib.runtime.artifacts.engine import EngineManifest, read_engine, read_manifest
+from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import FlashribError, ModelError
 from tests.export.engine.sources import TILE, needs_rtx, small_source, write_small
@@ -22,6 +27,18 @@ from tests.runtime.sessions.engines import MANIFEST, PLAN
 OPTIONS = EngineOptions("rtx", usual=TILE)
 
 
+def fitting(source: Source, options: EngineOptions) -> EngineManifest:
+    """The manifest of what was asked for."""
+    return dataclasses.replace(
+        MANIFEST,
+        flavour=options.flavour,
+        shapes=options.shapes(source.metadata, source.static),
+        precision=source.metadata.precision,
+        onnx_sha256=source.sha256,
+        model=source.metadata,
+    )
+
+
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A builder that takes no time, and what it built."""
@@ -29,7 +46,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def build(source: Any, options: EngineOptions, **_: Any) -> Engine:
         built.append(source.path.name)
-        return Engine(PLAN, MANIFEST)
+        return Engine(PLAN, fitting(source, options))
 
     monkeypatch.setattr(module, "engine_from_onnx", build)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", types.SimpleNamespace(__version__="1.7.1.116"))  # type: ignore[arg-type]
@@ -39,7 +56,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_second_build_comes_from_the_cache(builds: list[str], tmp_path: Path) -> None:
     onnx, cache = write_small(tmp_path / "m.onnx"), tmp_path / "cache"
     results = [build_engine(onnx, tmp_path / name, OPTIONS, cache=cache) for name in ("a.engine", "b.engine")]
-    assert results == [(MANIFEST, False), (MANIFEST, True)]
+    assert results == [(fitting(read_source(onnx), OPTIONS), cached) for cached in (False, True)]
     assert builds == ["m.onnx"]
     for name in ("a.engine", "b.engine"):
         assert read_engine(tmp_path / name, read_manifest(tmp_path / name)) == PLAN
@@ -53,14 +70,48 @@ def test_a_damaged_cache_is_built_anew(builds: list[str], tmp_path: Path) -> Non
     build_engine(onnx, tmp_path / "a.engine", OPTIONS, cache=cache)
     (cached,) = cache.glob("*.engine")
     cached.write_bytes(PLAN[:-1] + b"\0")
-    assert build_engine(onnx, tmp_path / "b.engine", OPTIONS, cache=cache) == (MANIFEST, False)
+    assert build_engine(onnx, tmp_path / "b.engine", OPTIONS, cache=cache) == (
+        fitting(read_source(onnx), OPTIONS),
+        False,
+    )
     assert (tmp_path / "b.engine").read_bytes() == PLAN
+
+
+def test_an_engine_under_anothers_name_is_not_taken(builds: list[str], tmp_path: Path) -> None:
+    """Whole, with a hash that agrees, but made from another file: as somebody else may have put it there."""
+    onnx, cache = write_small(tmp_path / "m.onnx"), tmp_path / "cache"
+    build_engine(onnx, tmp_path / "a.engine", OPTIONS, cache=cache)
+    (cached,) = cache.glob("*.engine")
+    for change in ({"onnx_sha256": "ab" * 32}, {"version": "1.6.0"}, {"precision": "bf16"}):
+        values = json.loads(manifest_path(cached).read_text()) | change
+        manifest_path(cached).write_text(json.dumps(values))
+        assert build_engine(onnx, tmp_path / "b.engine", OPTIONS, cache=cache)[1] is False
+    assert build_engine(onnx, tmp_path / "b.engine", OPTIONS, cache=cache)[1] is True
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_cache_that_others_may_write_to_is_not_trusted(
+    builds: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    onnx, cache = write_small(tmp_path / "m.onnx"), tmp_path / "cache"
+    build_engine(onnx, tmp_path / "a.engine", OPTIONS, cache=cache)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    cache.chmod(0o777)
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+    assert build_engine(onnx, tmp_path / "b.engine", OPTIONS, cache=cache)[1] is False
+    assert "may be written to by others" in caplog.text
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
+    cache.chmod(0o755)
+    assert build_engine(onnx, tmp_path / "b.engine", OPTIONS, cache=cache)[1] is True
 
 
 def test_a_cache_that_cannot_be_written(builds: list[str], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     onnx = write_small(tmp_path / "m.onnx")
-    assert build_engine(onnx, tmp_path / "a.engine", OPTIONS, cache=tmp_path / "cache") == (MANIFEST, False)
+    assert build_engine(onnx, tmp_path / "a.engine", OPTIONS, cache=tmp_path / "cache") == (
+        fitting(read_source(onnx), OPTIONS),
+        False,
+    )
     assert (tmp_path / "a.engine").read_bytes() == PLAN
 
 
@@ -116,7 +167,7 @@ def test_the_command(
     assert main([*command, "--opt", "64x64", "--target", "sm86,sm120"]) == 0
     text = capsys.readouterr().out
     assert "from the cache, built in 18.8 s" in text
-    assert "64x64 to 128x128, best at 64x96" in text
+    assert "sizes           64x64\n" in text
 
 
 @pytest.mark.parametrize(
