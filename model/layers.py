@@ -10,6 +10,7 @@ from flashrib.model.config import AttentionConfig
 from flashrib.model.rib import coordinate_features, position_codes
 
 LAYER_NORM_EPS = 1e-6
+RIB_STD = 0.05  # of fresh weights of the bias MLP, as in the official code
 
 
 class LayerNorm(nn.Module):
@@ -46,10 +47,10 @@ class WindowAttention(nn.Module):
         dim, (rows, columns) = config.dim, config.window
         heads, hidden, rank = config.heads, config.rib_hidden, config.rank
         features = 2 + 4 * config.rib_freqs
-        self.to_hidden = nn.Parameter(torch.randn(features, hidden) * features**-0.5)
+        self.to_hidden = nn.Parameter(torch.randn(features, hidden) * RIB_STD)
         self.hidden_b = nn.Parameter(torch.zeros(1, hidden))
-        self.to_q = nn.Parameter(torch.randn(heads, hidden, rank) * hidden**-0.5)
-        self.to_k = nn.Parameter(torch.randn(heads, hidden, rank) * hidden**-0.5)
+        self.to_q = nn.Parameter(torch.randn(heads, hidden, rank) * RIB_STD)
+        self.to_k = nn.Parameter(torch.randn(heads, hidden, rank) * RIB_STD)
         self.register_buffer("rows", coordinate_features(rows, config.rib_freqs), persistent=False)
         self.register_buffer("columns", coordinate_features(columns, config.rib_freqs), persistent=False)
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)

@@ -19,6 +19,13 @@ class Network(nn.Module):
         y: Tensor = self(*inputs)
         return y
 
+    def initialise(self) -> None:
+        """Give the parameters the random values that the official training starts from, where they are not PyTorch's defaults."""
+
+    def undecayed(self) -> set[str]:
+        """Names of parameters without weight decay."""
+        return set()
+
     def unquantized(self) -> set[str]:
         """Prefixes of the names of modules whose products stay as they are in quantization-aware finetuning."""
         return set()

@@ -91,12 +91,12 @@ def preset_from_file_name(path: Path) -> tuple[str, int] | None:
 
 
 def network_from_config(config: NetworkConfig) -> "Network":
-    """Return a freshly initialised network of the given configuration, in training mode."""
+    """Return a network of the given configuration with random weights, in training mode."""
     return architecture_of(config).build(config)
 
 
 def build_model(name: str, scale: int | None = None) -> "Network":
-    """Return a freshly initialised preset, in eval mode, with its configuration as `.config`.
+    """Return a preset with the random weights that its official training starts from, in eval mode, its configuration as `.config`.
 
     Args:
         name: one of `flashrib.model.PRESETS`, such as "sst-plus".
@@ -105,4 +105,6 @@ def build_model(name: str, scale: int | None = None) -> "Network":
     Raises:
         UsageError: no such preset or scale.
     """
-    return network_from_config(preset(name, scale)).eval()
+    network = network_from_config(preset(name, scale))
+    network.initialise()
+    return network.eval()

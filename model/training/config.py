@@ -3,7 +3,7 @@
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flashrib.model.architectures.registry import presets
 from flashrib.model.config import SCALES
@@ -11,6 +11,7 @@ from flashrib.runtime import schema
 from flashrib.runtime.errors import UsageError
 
 QAT_MODES = ("int8", "fp8")
+_TYPES: dict[Any, str] = {tuple: "list", dict: "table"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +23,24 @@ class TrainConfig:
         arch: preset to train.
         scale: magnification.
         downscales: each picture is also used at these sizes (antialiased bicubic), 1.0 being its own.
-        validation: number of pictures held out (every n-th of the sorted list), for the PSNR in the log.
-        patch: side of the low-resolution patch in pixels; at least the largest window, so that no window is completed.
-        batch: patches per step.
+        validation: number of pictures held out (every n-th of the sorted list), for the PSNR in the log; 0 only with `validation_sets`.
+        validation_sets: name -> folder of high-resolution pictures, relative to the TOML file, each with a column of its own in the log.
+        patch: side of the low-resolution patch in pixels; at least the largest window, so that no window is padded.
+        batch: patches of a forward pass.
+        accumulate: forward passes of a step, whose gradients are averaged: batches larger than the memory.
         steps: optimiser steps.
-        lr: peak learning rate of Adam.
+        optimizer: "adam" or "adamw".
+        betas: of the optimizer.
+        weight_decay: of the optimizer; some parameters of some networks are exempt, see `Network.undecayed`.
+        lr: peak learning rate.
+        schedule: "cosine" from `lr` to `lr_final`, or "multistep".
         lr_final: learning rate at the end of the cosine.
+        milestones: steps at which "multistep" multiplies the learning rate by `gamma`, ascending.
+        gamma: see `milestones`.
         warmup: steps of linear warm-up.
         ema: decay of the moving average of the weights, which is what is evaluated and exported.
-        clip: largest norm of the gradient.
+        ema_warmup: the average forgets faster while it is young, (1 + step) / (10 + step).
+        clip: largest norm of the gradient; 0: any.
         precision: "fp32", or "bf16" for autocast (residual stream, statistics, position codes and loss stay fp32).
         compile: compile the layers with torch.compile.
         validate_every, save_every: steps between validations and between saves of the resumable state.
@@ -44,13 +54,22 @@ class TrainConfig:
     scale: int = 2
     downscales: tuple[float, ...] = (1.0,)
     validation: int = 8
+    validation_sets: dict[str, str] = dataclasses.field(default_factory=dict)
     patch: int = 64
     batch: int = 16
+    accumulate: int = 1
     steps: int = 10_000
+    optimizer: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, ...] = (0.9, 0.99)
+    weight_decay: float = 0.0
     lr: float = 5e-4
+    schedule: Literal["cosine", "multistep"] = "cosine"
     lr_final: float = 1e-6
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.5
     warmup: int = 500
     ema: float = 0.999
+    ema_warmup: bool = True
     clip: float = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
     compile: bool = False
@@ -66,14 +85,23 @@ class TrainConfig:
             "arch": self.arch in presets("upscale"),
             "scale": self.scale in SCALES,
             "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
-            "validation": self.validation >= 1,
+            "validation": self.validation >= (0 if self.validation_sets else 1),
+            "validation_sets": all(self.validation_sets.values()) and "" not in self.validation_sets,
             "patch": self.patch >= 8,
             "batch": self.batch >= 1,
+            "accumulate": self.accumulate >= 1,
+            "optimizer": self.optimizer in ("adam", "adamw"),
+            "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "weight_decay": self.weight_decay >= 0,
+            "schedule": self.schedule in ("cosine", "multistep"),
+            "milestones": list(self.milestones) == sorted(set(self.milestones))
+            and all(m >= 1 for m in self.milestones),
+            "gamma": 0 < self.gamma <= 1,
             "steps": self.steps >= 1,
             "lr": 0 < self.lr_final <= self.lr,
             "warmup": 0 <= self.warmup < self.steps,
             "ema": 0 <= self.ema < 1,
-            "clip": self.clip > 0,
+            "clip": self.clip >= 0,
             "precision": self.precision in ("fp32", "bf16"),
             "validate_every": self.validate_every >= 1,
             "save_every": self.save_every >= 1,
@@ -91,7 +119,12 @@ class TrainConfig:
 
 
 # What lists hold.
-_LISTS = {"data": schema.several(schema.text()), "downscales": schema.several(schema.number(0, 1e6))}
+_LISTS = {
+    "data": schema.several(schema.text()),
+    "downscales": schema.several(schema.number(0, 1e6)),
+    "betas": schema.several(schema.number(0, 1)),
+    "milestones": schema.several(schema.whole(1, 10**9)),
+}
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -114,16 +147,21 @@ def read_config(path: Path) -> TrainConfig:
     for name, value in values.items():
         if isinstance(value, list):
             values[name] = tuple(value)
-        wanted = type(fields[name].default) if name != "data" else tuple
+        wanted = {"data": tuple, "validation_sets": dict}.get(name, type(fields[name].default))
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             values[name] = float(value)
         if type(values[name]) is not wanted:
-            raise UsageError(f"{path}: {name} = {value!r} must be of type {wanted.__name__.replace('tuple', 'list')}")
+            raise UsageError(f"{path}: {name} = {value!r} must be of type {_TYPES.get(wanted, wanted.__name__)}")
         if name in _LISTS and not _LISTS[name].holds(value):
             raise UsageError(f"{path}: {name} = {schema.shown(value)} must be {_LISTS[name].words}")
         if wanted is str and "\0" in values[name]:
             raise UsageError(f"{path}: {name} = {value!r} holds a character that no name has")
     values["data"] = tuple(str(path.parent / folder) for folder in values["data"])
+    sets = values.get("validation_sets", {})
+    folder_rule = schema.text()
+    if wrong := [name for name, folder in sets.items() if not folder_rule.holds(folder) or not folder_rule.holds(name)]:
+        raise UsageError(f"{path}: validation_sets.{wrong[0]} = {sets[wrong[0]]!r} must be a folder")
+    values["validation_sets"] = {name: str(path.parent / folder) for name, folder in sets.items()}
     if values.get("start"):
         values["start"] = str(path.parent / values["start"])
     return TrainConfig(**values)

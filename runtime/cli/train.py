@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="gets weights.safetensors, state.pth and log.csv",
+        help="gets weights.safetensors, state.pth, log.csv and curves.png",
     )
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where to train; auto: a CUDA GPU if there is one"

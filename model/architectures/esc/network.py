@@ -128,6 +128,17 @@ class ESC(Upscaler):
         y: Tensor = self(pad_to_windows(picture, self.config.window))
         return y[..., : self.config.scale * height, : self.config.scale * width]
 
+    def initialise(self) -> None:
+        """The large kernel is orthogonal, and there are no dynamic ones yet: the convolutions that make them are zero."""
+        nn.init.orthogonal_(self.plk_filter)
+        for module in self.modules():
+            if isinstance(module, ConvAttention):
+                last = module.dwc_proj[3]
+                assert isinstance(last, nn.Conv2d)
+                assert last.bias is not None
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+
     def unquantized(self) -> set[str]:
         pooled = {name for name, _ in self.named_modules() if name.endswith("dwc_proj")}  # on a mean over the picture
         return {"proj", "last.1", "upsampler"} | pooled

@@ -56,5 +56,14 @@ class SST(Upscaler):
         y: Tensor = self.upsampler(shallow + last(norm(x)), picture)
         return y
 
+    def initialise(self) -> None:
+        """Biases are zero, 1x1 convolutions are drawn from a normal distribution of width 0.02, the others are PyTorch's."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                if module.kernel_size == (1, 1):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
     def unquantized(self) -> set[str]:
         return {"proj", f"body.{len(self.body) - 1}", "upsampler"}
