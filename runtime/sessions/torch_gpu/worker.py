@@ -36,7 +36,8 @@ GRAPHS = 8
 # Python code of networks, compilers and recording run on one thread at a time; launching a graph needs no lock.
 _LOCK = threading.Lock()
 
-Key = tuple[tuple[int, ...], str]  # shape and dtype of a tile
+Key = tuple[tuple[int, ...], str]  # shape and dtype of a tile, or shape of a batch
+Work = Callable[["torch.Tensor", str], tuple["torch.Tensor", "torch.Tensor"]]  # input and its name -> result, whether it is finite
 
 
 class _Graph(NamedTuple):
@@ -92,7 +93,7 @@ class GpuWorker:
                 source = slot.load(pixels)
             with torch.cuda.stream(self._compute):
                 self._compute.wait_event(slot.loaded)
-                result, finite = self._run(source, (pixels.shape, pixels.dtype.name), where)
+                result, finite = self._run(source, (pixels.shape, pixels.dtype.name), where, self._pixels)
                 slot.keep(result[rows, columns], finite)
             with torch.cuda.stream(self._copy_out):
                 self._copy_out.wait_event(slot.computed)
@@ -135,8 +136,9 @@ class GpuWorker:
 
         shape = "x".join(str(side) for side in batch.shape)
         try:
-            with self._on_gpu(f"a batch of {shape}"):
-                output = self._call(torch.from_numpy(batch).to(self.device).to(self._dtype))
+            with self._on_gpu(f"a batch of {shape}"), torch.cuda.stream(self._compute):
+                source = torch.from_numpy(batch).to(self.device).to(self._dtype)
+                output, _ = self._run(source, (batch.shape, "batch"), shape, self._batch)
                 result: Batch = np.ascontiguousarray(output.float().cpu().numpy())
         except OutOfMemoryError:
             self.abandon()
@@ -166,28 +168,28 @@ class GpuWorker:
         free, _ = torch.cuda.mem_get_info(self.device)
         return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
 
-    def _run(self, source: "torch.Tensor", key: Key, where: str) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Put a tile's work on the compute stream: as a graph if its shape was seen before and is not too large."""
-        height, width = source.shape[:2]
-        if not self._records or height * width > GRAPH_PIXELS:
-            return self._pixels(source, where)
+    def _run(self, source: "torch.Tensor", key: Key, where: str, work: Work) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Put the work on a tile or a batch on the compute stream: as a graph if its shape was seen before and is not too large."""
+        pixels = source.shape[0] * source.shape[1] if work == self._pixels else source.numel() // source.shape[1]
+        if not self._records or pixels > GRAPH_PIXELS:
+            return work(source, where)
         if key not in self._graphs:
             # The first run loads kernels and sets up libraries, which cannot be recorded.
             self._graphs[key] = None
             while len(self._graphs) > GRAPHS:
                 self._graphs.popitem(last=False)
-            return self._pixels(source, where)
+            return work(source, where)
         self._graphs.move_to_end(key)
-        recorded = self._graphs[key] or self._record(source, where)
+        recorded = self._graphs[key] or self._record(source, where, work)
         if recorded is None:
-            return self._pixels(source, where)
+            return work(source, where)
         self._graphs[key] = recorded
         recorded.source.copy_(source)
         recorded.graph.replay()
         return recorded.result, recorded.finite
 
-    def _record(self, source: "torch.Tensor", where: str) -> _Graph | None:
-        """Record the work for tiles like `source`; None, and never again, where that fails."""
+    def _record(self, source: "torch.Tensor", where: str, work: Work) -> _Graph | None:
+        """Record the work for tiles or batches like `source`; None, and never again, where that fails."""
         import torch
 
         static = torch.empty_like(source)
@@ -195,7 +197,7 @@ class GpuWorker:
         try:
             # Other threads use other GPUs meanwhile.
             with torch.cuda.graph(graph, self._pool, self._compute, capture_error_mode="thread_local"):
-                result, finite = self._pixels(static, where)
+                result, finite = work(static, where)
         except RuntimeError as error:  # the memory may be full, too: without graphs there is more
             self._records = False
             self._leave_recording()
@@ -232,6 +234,11 @@ class GpuWorker:
         if tuple(result.shape) != expected:
             raise wrong_shape(tuple(result.shape), expected, self._scale, where)
         return to_pixels(result, source.dtype, gray=source.ndim == 2), result.isfinite().all()
+
+    def _batch(self, source: "torch.Tensor", where: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Batch -> result, and whether it is finite."""
+        result = self._call(source)
+        return result, result.isfinite().all()
 
     def _call(self, batch: "torch.Tensor") -> "torch.Tensor":
         with _LOCK, full_float32(self.device):
