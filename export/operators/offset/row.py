@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flashrib.export.operators.offset.bodies import dense, loop
-from flashrib.export.operators.operator import Body, Operator, Place
+from flashrib.export.operators.operator import Body, Operator, Place, Plugin
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -35,4 +35,12 @@ OFFSET_ATTENTION = Operator(
     attributes=("num_heads", "mask_mode"),
     bodies={"standard": _body(loop.text), "dense": _body(dense.text)},
     engine_body="dense",
+    plugin=Plugin(
+        "flashrib.export.operators.offset.plugin.registration",
+        (
+            "flashrib.export.operators.plugin",
+            "flashrib.export.operators.offset.plugin",
+            "flashrib.model.attention.fibonacci",
+        ),
+    ),
 )

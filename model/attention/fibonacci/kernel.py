@@ -162,37 +162,52 @@ def _patch_rows(
 
 @triton.jit(do_not_specialize=["tokens", "span"])
 def offset_attention_kernel(
-    qkv, offsets, sums, parts, out, tokens, span,
+    qkv, offsets, sums, parts, tokens, span, out,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, BM: tl.constexpr,
     ZERO: tl.constexpr, FIRST: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
-    """See `flashrib.model.attention.fibonacci.offset_attention`; contiguous tensors. Grid: B * HEADS * ceil((tokens - 1) / span).
+    """See `flashrib.model.attention.fibonacci.offset_attention`; contiguous tensors. Grid: B * HEADS * ceil((tokens - 1) / span), and
+    B * HEADS more where FIRST is "own".
 
     Arguments, by name:
         qkv: (B, tokens, 3*HEADS*D), of fewer than 2^31 values per picture.
         offsets: (HEADS, M) int32, ascending, filled up with numbers of at least tokens - 1.
         sums: None, or (B, HEADS*D) float32, the sums of v over all tokens, read where ZERO unless a program has a whole head.
         parts: None, or (B, HEADS, programs of a head, 2 + DP) float32 that FIRST "part" writes.
-        out: (B, tokens, HEADS*D).
         tokens: N + 1, the class token first.
         span: patch queries of a program, a multiple of BM.
+        out: (B, tokens, HEADS*D).
         DP, MP: powers of two that D and M are completed to.
         BM: queries of a block, a power of two.
         ZERO: keys left out have logit 0; else weight 0.
-        FIRST: what becomes of the class token's query: "whole", "part" (into `parts`) or "none".
+        FIRST: what becomes of the class token's query: "whole" (every program has a whole head), "part" (into `parts`), "own" (programs
+            of its own, the first ones) or "none".
         PACKED: products with v are rounded to the type of v, which 16-bit hardware does two at a time.
     """
     C: tl.constexpr = HEADS * D
     STRIDE: tl.constexpr = 3 * C
-    # heads side by side: their channels are neighbours in memory
-    head, chunk = tl.program_id(0) % HEADS, tl.program_id(0) // HEADS
     chunks = tl.cdiv(tokens - 1, span)
+    channel = tl.arange(0, DP)
+    program = tl.program_id(0)
+    if FIRST == "own":
+        rows = tl.num_programs(0) // (chunks + 1)
+        if program < rows:
+            image, head = (program // HEADS).to(tl.int64), program % HEADS
+            top, total, acc, sum_v = _class_rows(
+                qkv + image * tokens * STRIDE + head * D, 0, tokens, STRIDE, C, D, DP, BM, False
+            )  # fmt: skip
+            tl.store(
+                out + image * tokens * C + head * D + channel, (acc / total).to(out.dtype.element_ty), mask=channel < D
+            )
+            return
+        program -= rows
+    # heads side by side: their channels are neighbours in memory
+    head, chunk = program % HEADS, program // HEADS
     image, chunk = chunk // chunks, chunk % chunks
     first = 1 + chunk * span
     last = tl.minimum(first + span, tokens)
     base = qkv + image.to(tl.int64) * tokens * STRIDE + head * D
     results = out + image.to(tl.int64) * tokens * C + head * D
-    channel = tl.arange(0, DP)
     slot = tl.arange(0, MP)
     listed = tl.load(offsets + head * M + slot, mask=slot < M, other=2147483647)
     count = tl.sum((listed < tokens - 1).to(tl.int32), 0)

@@ -37,7 +37,9 @@ GRAPHS = 8
 _LOCK = threading.Lock()
 
 Key = tuple[tuple[int, ...], str]  # shape and dtype of a tile, or shape of a batch
-Work = Callable[["torch.Tensor", str], tuple["torch.Tensor", "torch.Tensor"]]  # input and its name -> result, whether it is finite
+Work = Callable[
+    ["torch.Tensor", str], tuple["torch.Tensor", "torch.Tensor"]
+]  # input and its name -> result, whether it is finite
 
 
 class _Graph(NamedTuple):

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime import interpreter
 
+from flashrib.model.attention.fibonacci import kernel as kernels
 from flashrib.model.attention.fibonacci import offset_attention, op
 from flashrib.model.attention.fibonacci.tuning import Tiles
 from tests.model.attention.fibonacci.cases import LAYERS, layer
@@ -119,3 +120,27 @@ def test_weighted_values_stay_within_float16(cut: Callable[[str], None]) -> None
     assert torch.allclose(
         out.float(), torch.tensor(60000.0), rtol=2e-3
     )  # two weighted values together would be infinite
+
+
+@pytest.mark.parametrize(("first", "mode"), [("own", "neg_inf"), ("whole", "zero_logit")])
+def test_one_launch(first: str, mode: str) -> None:
+    """As a plugin is launched: the class token's row in programs of its own, or every program with a whole head."""
+    qkv, offsets, heads = layer("modified")
+    batch, tokens, channels = qkv.shape
+    wanted = offset_attention(qkv, offsets, heads, mode, form="reference")
+    out = qkv.float().new_empty(batch, tokens, channels // 3)
+    span = 16 if first == "own" else 1 << 20
+    programs = batch * heads * (-(-(tokens - 1) // span) + (first == "own"))
+    kernels.offset_attention_kernel[(programs,)](
+        *(qkv.float(), offsets, None, None, tokens, span, out),
+        HEADS=heads,
+        D=16,
+        DP=16,
+        M=offsets.shape[1],
+        MP=8,
+        BM=16,
+        ZERO=mode == "zero_logit",
+        FIRST=first,
+        PACKED=False,
+    )
+    assert error(out, wanted) <= 2e-6
