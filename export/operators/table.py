@@ -3,11 +3,12 @@
 A package from outside adds its own: `OPERATORS[row.op_type] = row` before it exports.
 """
 
+from flashrib.export.operators.disc.row import DISC_ATTENTION
 from flashrib.export.operators.offset.row import OFFSET_ATTENTION
 from flashrib.export.operators.operator import Auxiliary, Operator
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
 
-OPERATORS: dict[str, Operator] = {row.op_type: row for row in (WINDOW_ATTENTION, OFFSET_ATTENTION)}
+OPERATORS: dict[str, Operator] = {row.op_type: row for row in (WINDOW_ATTENTION, OFFSET_ATTENTION, DISC_ATTENTION)}
 
 
 def body_names() -> tuple[str, ...]:

@@ -41,8 +41,9 @@ class Rotation(nn.Module):
 
     def table(self, rows: Tensor, columns: Tensor, height: int, width: int, text: int, still: float) -> Tensor:
         first = torch.full((height, width, self.still), still)
-        down = rows[:height, None].expand(height, width, -1)
-        across = columns[None, :width].expand(height, width, -1)
+        # looked up, since a slice would make the exporter bound the sides by the length of the table
+        down = rows[torch.arange(height)][:, None].expand(height, width, -1)
+        across = columns[torch.arange(width)][None].expand(height, width, -1)
         image = torch.cat((first, down, across), -1).flatten(0, 1)
         return torch.cat((torch.full((text, image.shape[1]), still), image))
 

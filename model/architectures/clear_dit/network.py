@@ -12,6 +12,9 @@ from flashrib.model.attention.disc import Grid, disc_attention, pool_tokens
 from flashrib.model.network import Network
 
 EPS = 1e-6  # of LayerNorm and of the RMS norms
+# Made once, in float32 as the official code makes them: times 1000, another rounding of the exponential is an error of 1e-4 in the
+# result.
+_FREQUENCIES = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
 
 
 def axis_angles(config: ClearConfig, axis: int, length: int) -> Tensor:
@@ -46,8 +49,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def sinusoids(values: Tensor) -> Tensor:
     """(B) -> (B, 256): cosines, then sines of the values times 10000^(-j/128)."""
-    steps = torch.arange(128, dtype=torch.float32, device=values.device)
-    angles = values.float()[:, None] * torch.exp(-math.log(10000) * steps / 128)
+    angles = values.float()[:, None] * _FREQUENCIES.to(values.device)
     return torch.cat((angles.cos(), angles.sin()), -1)
 
 

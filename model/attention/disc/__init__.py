@@ -100,12 +100,15 @@ def disc_attention(
             f"shapes do not belong together: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}, {text} text tokens, grid"
             f" {height}x{width}, {pooled} pooled; expected q (B, {n}, heads, D), k and v (B, {n + pooled}, heads, D)"
         )
-    if min(height, width, radius) < 1 or text < 0 or pooled < 0 or max(height, width) > _LARGEST_SIDE:
+    exporting = torch.onnx.is_in_onnx_export()  # then sides are symbols, which comparisons would bound
+    if not exporting and (
+        min(height, width, radius) < 1 or text < 0 or pooled < 0 or max(height, width) > _LARGEST_SIDE
+    ):
         raise UsageError(
             f"grid {height}x{width}, {text} text tokens, radius {radius}, {pooled} pooled: sides must be 1 to {_LARGEST_SIDE}, the"
             " radius 1 or more, the others 0 or more"
         )
-    form = form or ("symbolic" if torch.onnx.is_in_onnx_export() else "op")
+    form = form or ("symbolic" if exporting else "op")
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r} of disc_attention: choose one of {', '.join(FORMS)}")
     if reasons := not_supported_reasons(form, q):
