@@ -15,7 +15,7 @@ from flashrib.model.deploy import Deployed
 
 
 class _Clamped(nn.Module):
-    def __init__(self, network: Deployed) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -25,12 +25,17 @@ class _Clamped(nn.Module):
 
 
 def trace(
-    network: Deployed, *, opset: int, batch: int = 1, tile: tuple[int, int] | None = None, clamp: bool = False
+    network: Deployed,
+    *,
+    opset: int,
+    batch: int = 1,
+    tile: tuple[int, int] | None = None,
+    clamp: bool = False,
 ) -> ModelProto:
     """Return the graph of `network`; its nodes of the domain `flashrib` have no bodies yet.
 
     Args:
-        network: what `flashrib.model.fold.fold` returns.
+        network: what `flashrib.model.fold.fold` or `flashrib.model.gpu.gpu_network` returns.
         opset: ONNX opset, 18 or higher.
         batch: pictures of a run, static.
         tile: (H, W) in input pixels; None leaves both dynamic.

@@ -39,6 +39,9 @@ ARROWS = {
     " runtime.sessions.protocol runtime.sessions.onnx_cpu",
     # A package is compiled and tried with what runs it.
     "export.package": "export model runtime.artifacts runtime.quality.rms runtime.sessions",
+    # So is a library.
+    "export.onnxruntime": "export model runtime.artifacts runtime.nvidia runtime.quality.rms runtime.quality.parity_bounds"
+    " runtime.sessions",
     "calibration": "export.save export.passes model.architectures.registry runtime.artifacts runtime.pictures runtime.quality.metrics"
     " runtime.sessions.onnx_cpu",
 }

@@ -99,24 +99,43 @@ class ShuffleHead(nn.Module):
         self.register_buffer("border_bias", torch.stack([b - bias for _, b in variants]).to(dtype))
 
     def forward(self, x: Tensor, picture: Tensor) -> Tensor:
-        if min(picture.shape[2:]) < 3:
+        exporting = torch.onnx.is_in_onnx_export()
+        if not exporting and min(picture.shape[2:]) < 3:
             raise UsageError(f"this network needs pictures of at least 3x3 pixels, got {tuple(picture.shape)}")
         x = F.leaky_relu_(self.feature_conv(x) + self.feature_bias, LEAKY_SLOPE)
         y = self.conv(x)
-        for index, (rows, columns) in enumerate(self.borders):
-            source, target = x, y[..., : self.bias.numel()]
-            padding = [0, 0, 2, 2, 2, 2]  # nothing for channels, then left, right, top, bottom
-            for dim, sides in ((2, columns), (1, rows)):
-                # the first or last pixel needs itself and two neighbours inside; what lies outside is zero
-                last, first = source.shape[dim] - 1, 2 if dim == 2 else 4
-                if sides[0]:
-                    source, target = source.narrow(dim, 0, 3), target.narrow(dim, 0, 1)
-                    padding[first + 1] = 0
-                elif sides[1]:
-                    source, target = source.narrow(dim, last - 2, 3), target.narrow(dim, last, 1)
-                    padding[first] = 0
-            target.copy_(convolve(pad(source, padding), self.border_weight[index], [0, 0]) + self.border_bias[index])
+        if exporting:  # a graph has no place to write to
+            y = self._joined(x, y)
+        else:
+            for index, (rows, columns) in enumerate(self.borders):
+                target = y[..., : self.bias.numel()]
+                for dim, (first, last) in ((2, columns), (1, rows)):
+                    if first or last:
+                        target = target.narrow(dim, 0 if first else target.shape[dim] - 1, 1)
+                target.copy_(self._border(x, index))
         return shuffle(y, self.bias, picture, self.scale)
+
+    def _border(self, x: Tensor, index: int) -> Tensor:
+        """The pixels of a border: (B, 1, W, 3r^2) of a row, (B, H, 1, 3r^2) of a column, (B, 1, 1, 3r^2) of a corner."""
+        rows, columns = self.borders[index]
+        padding = [0, 0, 2, 2, 2, 2]  # nothing for channels, then left, right, top, bottom
+        # the first or last pixel needs itself and two neighbours inside; what lies outside is zero
+        if any(columns):
+            x = x[:, :, :3] if columns[0] else x[:, :, -3:]
+            padding[3 if columns[0] else 2] = 0
+        if any(rows):
+            x = x[:, :3] if rows[0] else x[:, -3:]
+            padding[5 if rows[0] else 4] = 0
+        return convolve(pad(x, padding), self.border_weight[index], [0, 0]) + self.border_bias[index]
+
+    def _joined(self, x: Tensor, y: Tensor) -> Tensor:
+        """y with its borders in their places, put together out of pieces."""
+        width = y.shape[3] - self.bias.numel()
+        top, bottom, left, right, *corners = (pad(self._border(x, i), (0, width)) for i in range(len(self.borders)))
+        first = torch.cat([corners[0], top[:, :, 1:-1], corners[1]], 2)
+        last = torch.cat([corners[2], bottom[:, :, 1:-1], corners[3]], 2)
+        inside = torch.cat([left[:, 1:-1], y[:, 1:-1, 1:-1], right[:, 1:-1]], 2)
+        return torch.cat([first, inside, last], 1)
 
 
 class PlainHead(nn.Module):

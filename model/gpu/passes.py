@@ -254,7 +254,12 @@ class Wide(_Source):
         if self.sum_weight is not None:
             if self.in_place:
                 assert residual is not None
-                residual.flatten(0, 2).addmm_(source.flatten(0, 2), self.sum_weight.T)
+                if (
+                    torch.onnx.is_in_onnx_export()
+                ):  # a graph has no place to write to, and no need of flat maps this way
+                    residual = residual + F.linear(source, self.sum_weight)
+                else:
+                    residual.flatten(0, 2).addmm_(source.flatten(0, 2), self.sum_weight.T)
                 source, residual = residual, None
                 if keep_x:
                     ready, keep_x = {"x": source}, False

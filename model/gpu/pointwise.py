@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from flashrib.model.gpu import device
+from flashrib.model.gpu.symbolic import as_forked, as_wanted, onnx_node
 from flashrib.model.gpu.tuning import CHUNK, fits_chain, tile_for, wide_tile_for
 from flashrib.model.layers import LAYER_NORM_EPS
 from flashrib.model.sizes import ceil_div, round_up
@@ -18,6 +19,7 @@ if device.HAS_TRITON:
     from flashrib.model.gpu.pointwise_kernels import chain_kernel, fork_kernel, wide_kernel
 
 
+@onnx_node(as_wanted)
 @triton_op("flashrib::gpu_chain", mutates_args={})
 def chain(
     source: Tensor,
@@ -106,6 +108,7 @@ def chain(
     return [t for t in (x_out, n_out, y_out) if t is not None]
 
 
+@onnx_node(as_wanted)
 @triton_op("flashrib::gpu_wide", mutates_args={})
 def wide(
     source: Tensor,
@@ -167,6 +170,7 @@ def wide(
     return [t for t in (x_out, started_out, n_out, y_out) if t is not None]
 
 
+@onnx_node(as_forked)
 @triton_op("flashrib::gpu_fork", mutates_args={})
 def fork(
     source: Tensor,

@@ -7,6 +7,7 @@ from torch.library import triton_op, wrap_triton
 
 from flashrib.model.gpu import device
 from flashrib.model.gpu.convolution import convolve
+from flashrib.model.gpu.symbolic import as_shuffled, as_source, as_taps, onnx_node
 from flashrib.model.gpu.tuning import CHUNK, mix_tile_for, strip_for
 from flashrib.model.sizes import ceil_div
 
@@ -14,6 +15,7 @@ if device.HAS_TRITON:
     from flashrib.model.gpu.spatial_kernels import depthwise_kernel, mix_kernel, shuffle_kernel, taps_kernel
 
 
+@onnx_node(as_source)
 @triton_op("flashrib::gpu_depthwise", mutates_args={})
 def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Tensor:
     """Depthwise 3x3 convolution with zero padding, or source + gelu of it.
@@ -51,6 +53,7 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Ten
     return out
 
 
+@onnx_node(as_source)
 @triton_op("flashrib::gpu_mix", mutates_args={})
 def mix(source: Tensor, weight: Tensor, taps: Tensor, side: int, pixels: int) -> Tensor:
     """Convolution whose kernel is symmetric in its rows, plus a depthwise 3x3 one with taps for every image; zero padding.
@@ -100,6 +103,7 @@ def mix(source: Tensor, weight: Tensor, taps: Tensor, side: int, pixels: int) ->
     return out
 
 
+@onnx_node(as_taps)
 @triton_op("flashrib::gpu_taps", mutates_args={})
 def taps(
     sums: Tensor,
@@ -150,6 +154,7 @@ def taps(
     return out
 
 
+@onnx_node(as_shuffled)
 @triton_op("flashrib::gpu_shuffle", mutates_args={})
 def shuffle(y: Tensor, bias: Tensor, picture: Tensor, scale: int) -> Tensor:
     """Pixel shuffle of y + bias, plus the picture enlarged by repetition, in the picture's dtype.

@@ -14,10 +14,13 @@ from flashrib.runtime.cli.output import print_json, print_table
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="an ONNX file made by flashrib, in fp16 or bf16; aoti: a checkpoint"
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="an ONNX file made by flashrib, in fp16 or bf16; aoti: a checkpoint; onnxruntime: either",
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, required=True, help="the engine or package to write"
+        "-o", "--output", metavar="OUT", type=Path, required=True, help="the engine, package or ONNX file to write"
     )
     parser.add_argument(
         "--flavour",
@@ -31,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_targets,
         default=(),
         help="rtx: compute capabilities such as sm86,sm89,sm120, or current; default: all from 8.0 on that TensorRT-RTX supports."
-        " tensorrt: current (default), or ampere+ for all from 8.0 on. aoti: current (default), or cpu",
+        " tensorrt: current (default), or ampere+ for all from 8.0 on. aoti: current (default), or cpu. onnxruntime: as rtx;"
+        " default: sm80,sm86,sm89,sm90,sm120",
     )
     sizes = parser.add_argument_group("sizes of the input, height x width in pixels")
     sizes.add_argument(
@@ -51,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version-compatible", action="store_true", help="let later versions of TensorRT load it (tensorrt alone)"
     )
-    group = parser.add_argument_group("packages of AOTInductor (aoti alone)")
+    group = parser.add_argument_group("what is built from a checkpoint (aoti and onnxruntime)")
     group.add_argument("--precision", choices=PRECISIONS, help="what it computes in; default: fp16")
     add_checkpoint_options(group)
     parser.add_argument(
@@ -72,6 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     which is the default, an engine is at its fastest; pictures are cut into tiles.
     A package has a manifest of the same kind, takes one size, --opt (default: about
     768x768), and runs with the version of PyTorch that built it.
+    For ONNX Runtime, OUT.onnx comes with the library OUT.so of custom operators: from
+    an ONNX file those of attention, from a checkpoint also the fused passes between.
+    Any size runs, unless --opt names one; without the library the file runs too.
 
     examples:
       flashrib build sst_fp16.onnx -o sst.engine --flavour rtx
@@ -79,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib build sst_fp16.onnx -o sst.engine --flavour tensorrt --timing-cache sst.timing
       flashrib build sst_fp16.onnx -o sst.engine --flavour tensorrt --attention plugin
       flashrib build sst.safetensors -o sst.pt2 --flavour aoti --opt 1024x1024
+      flashrib build sst.safetensors -o sst.onnx --flavour onnxruntime --target sm89
     """
     builder = BUILDERS[arguments.flavour]
     check_options(builder, arguments)

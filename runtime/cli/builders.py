@@ -108,6 +108,30 @@ def build_package_file(arguments: argparse.Namespace) -> Built:
     return Built({"package": str(arguments.output), **manifest.to_dict()}, rows)
 
 
+def build_library_file(arguments: argparse.Namespace) -> Built:
+    """Build an ONNX file with a library of custom operators."""
+    try:
+        importlib.import_module("onnx")
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("onnx", "building a library for ONNX Runtime", "export") from error
+    require_torch("building a library for ONNX Runtime")
+    from flashrib.export.onnxruntime.build import build_with_library
+    from flashrib.export.onnxruntime.options import TARGETS, LibraryOptions
+
+    options = LibraryOptions(arguments.target or TARGETS, arguments.precision, arguments.opt)
+    manifest = build_with_library(arguments.model, arguments.output, options, arguments.arch, arguments.scale)
+    what = "attention and the passes between" if manifest.passes else "attention"
+    run = f"on {manifest.checked_on}" if manifest.checked_on else "by its bodies alone; on the GPU: flashrib verify"
+    rows = [
+        ("ONNX file", f"{arguments.output}, in {manifest.build_seconds:.1f} s"),
+        ("library", f"{manifest.library}: {what}, {manifest.operators} kernels by Triton {manifest.triton}"),
+        ("runs on", ", ".join(manifest.targets) + "; without the library anywhere"),
+        ("precision", manifest.model.precision),
+        ("checked", run),
+    ]
+    return Built({"model_file": str(arguments.output), **manifest.to_dict()}, rows)
+
+
 def _rows_of_engine(
     arguments: argparse.Namespace, manifest: EngineManifest, cached: bool, seconds: float
 ) -> list[tuple[str, str]]:
@@ -144,6 +168,12 @@ BUILDERS = {
             "PyTorch's AOTInductor, on the GPU that it is for",
             ("target", "opt", "precision", "arch", "scale"),
             build_package_file,
+        ),
+        Builder(
+            "onnxruntime",
+            "an ONNX file with a library of flashrib's kernels for ONNX Runtime's CUDA provider, needs no GPU",
+            ("target", "opt", "precision", "arch", "scale"),
+            build_library_file,
         ),
     )
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.sessions.protocol import Session
+from flashrib.runtime.sessions.providers import PROVIDERS
 from flashrib.runtime.sessions.spec import SessionSpec
 from flashrib.runtime.sessions.table import SESSIONS, choose_session, session_names
 from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
@@ -34,8 +35,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="DEVICE",
         default="auto",
-        help="where PyTorch runs: cpu, cuda, cuda:1, or several GPUs that share the tiles, cuda:0,cuda:1; auto (default): the"
-        " first CUDA GPU if there is one",
+        help="where the model runs: cpu, cuda, cuda:1, or with PyTorch several GPUs that share the tiles, cuda:0,cuda:1; auto"
+        " (default): the first CUDA GPU if there is one and the packages for it",
+    )
+    group.add_argument(
+        "--provider",
+        metavar="NAME",
+        choices=tuple(PROVIDERS),
+        help=f"execution provider of ONNX Runtime: {', '.join(PROVIDERS)}; default: by --device",
+    )
+    group.add_argument(
+        "--provider-option",
+        dest="provider_options",
+        metavar="KEY=VALUE",
+        type=key_and_value,
+        action="append",
+        default=[],
+        help="an option of the provider, such as gpu_mem_limit=4000000000; may be given again",
     )
     group.add_argument(
         "--precision",
@@ -129,6 +145,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
         arguments.threads,
         arguments.cuda_graph,
         arguments.precision,
+        arguments.provider,
+        tuple(arguments.provider_options),
     )
     if (address := getattr(arguments, "cluster", None)) is not None:
         from flashrib.runtime.sessions.cluster import ClusterOptions, ClusterSession
@@ -147,6 +165,14 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def key_and_value(text: str) -> tuple[str, str]:
+    """Read "key=value"."""
+    key, separator, value = text.partition("=")
+    if not (key and separator):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return key, value
 
 
 def positive_number(text: str) -> float:

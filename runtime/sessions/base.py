@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.sessions.pixels import to_batch, to_pixels
 from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker, not_finite, wrong_shape
 
 
@@ -53,10 +54,7 @@ class OneByOne:
     def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
         """Run the tile; see `TileWorker.submit`."""
         height, width = pixels.shape[:2]
-        batch = np.empty((1, 3, height, width), np.float32)
-        batch[0] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if pixels.dtype != np.float32:
-            batch /= np.float32(np.iinfo(pixels.dtype).max)
+        batch = to_batch(pixels)
         scale = self._session.info.scale
         result = self._session.run(batch)
         expected = (1, 3, height * scale, width * scale)
@@ -71,14 +69,7 @@ class OneByOne:
         """See `TileWorker.collect`."""
         assert self._result is not None
         owned, self._result = self._result, None
-        if target.ndim == 2:
-            owned = owned.mean(axis=0, keepdims=True)
-        if target.dtype != np.float32:
-            # A copy: the array belongs to the session.
-            owned = np.clip(owned, 0, 1)
-            owned *= np.float32(np.iinfo(target.dtype).max)
-            np.rint(owned, out=owned)
-        target[...] = owned[0] if target.ndim == 2 else owned.transpose(1, 2, 0)
+        to_pixels(owned, target)
 
     def abandon(self) -> None:
         """See `TileWorker.abandon`."""

@@ -1,7 +1,11 @@
-"""The embedded default session: a flashrib ONNX file in ONNX Runtime, on the CPU."""
+"""The embedded default session: a flashrib ONNX file in ONNX Runtime, on the CPU or whatever other provider is asked for.
 
-import dataclasses
+The CUDA provider has a session of its own, `onnxruntime_cuda`.
+"""
+
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +13,20 @@ import numpy as np
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
+from flashrib.runtime.nvidia.cuda import find_gpu
 from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.batches import run_in_batches
-from flashrib.runtime.sessions.protocol import Batch
-
-_INPUT_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+from flashrib.runtime.sessions.onnx_ends import described_by_graph
+from flashrib.runtime.sessions.protocol import Batch, Session
+from flashrib.runtime.sessions.providers import (
+    PROVIDERS,
+    add_provider,
+    check_placement,
+    has_provider,
+    load_onnxruntime,
+    provider_named,
+)
+from flashrib.runtime.sessions.spec import SessionSpec
 
 # Everything that goes wrong is raised; at 3 (errors) ONNX Runtime would print the same on stderr as well.
 _LOG_FATAL_ONLY = 4
@@ -22,49 +35,100 @@ _LOG_FATAL_ONLY = 4
 _NO_KERNEL = "Could not find an implementation"
 
 
+def open_onnx_session(path: Path, spec: SessionSpec) -> Session:
+    """Open an ONNX file on the provider and device that a specification asks for; "auto" takes the GPU if that can be had.
+
+    Raises:
+        UsageError: options that contradict each other.
+        ModelError, SessionError: see the sessions.
+    """
+    options = dict(spec.provider_options)
+    name = spec.provider or ("cuda" if spec.device.startswith("cuda") else "cpu" if spec.device == "cpu" else None)
+    if name is None:
+        name = "cpu" if options or spec.threads is not None or not cuda_can_run(path) else "cuda"
+    provider_named(name)
+    if "," in spec.device:
+        raise UsageError(f"--device {spec.device}: ONNX Runtime runs on one GPU: name one, or use --session torch")
+    if name != "cuda" and spec.device.startswith("cuda"):
+        raise UsageError(
+            f"--device {spec.device}: the provider {name} has no such device: leave it out, or use --provider cuda"
+        )
+    if name == "cuda":
+        if spec.device == "cpu":
+            raise UsageError("--device cpu: the provider cuda runs on GPUs: leave one of the two out")
+        if spec.threads is not None:
+            raise UsageError(f"--threads {spec.threads}: the provider cuda runs on a GPU: leave it out")
+        from flashrib.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
+
+        number = int(spec.device.removeprefix("cuda:")) if ":" in spec.device else 0
+        return OnnxRuntimeCudaSession(path, number, options)
+    return OnnxRuntimeSession(path, spec.threads, name, options)
+
+
+def cuda_can_run(path: Path) -> bool:
+    """Say whether this machine has a GPU and ONNX Runtime's CUDA provider, and the file computes in what that has kernels for."""
+    cuda = PROVIDERS["cuda"]
+    if describe_onnx(path).precision not in cuda.precisions or not has_provider(cuda):
+        return False
+    try:
+        find_gpu()
+    except SessionError:
+        return False
+    return True
+
+
 class OnnxRuntimeSession(SessionBase):
-    """Runs a flashrib ONNX file with ONNX Runtime on the CPU; follows `flashrib.runtime.sessions.protocol.Session`.
+    """Runs a flashrib ONNX file with ONNX Runtime; follows `flashrib.runtime.sessions.protocol.Session`.
 
     The file has one input `input` (B, 3, H, W) and one output `output` (B, 3, scale*H, scale*W), both float32 or float16;
     B is static, any number of pictures being completed to whole batches, or dynamic; H and W are both static or both dynamic.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        provider: str = "cpu",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         """Load the ONNX file `path`.
 
         Args:
             path: of the ONNX file.
             threads: threads that compute one run, >= 1; None: one per core of the machine, or per CPU that this process
                 is confined to.
+            provider: a key of `flashrib.runtime.sessions.providers.PROVIDERS`.
+            options: options of the provider.
 
         Raises:
-            UsageError: `threads` is less than 1.
+            UsageError: `threads` is less than 1, or there is no such provider.
             ModelError: no such file, no ONNX file, not made by flashrib, its external data missing or elsewhere, or of other
                 inputs and outputs.
-            SessionError: onnxruntime is not installed, or has no kernels for the precision of the file.
+            SessionError: onnxruntime or the provider is not installed, or has no kernels for a node of the file.
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, but it must be at least 1")
         described = describe_onnx(path)
         external_files(path)
         check_weights(path, described)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise SessionError("running an ONNX file needs onnxruntime: pip install onnxruntime") from error
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _LOG_FATAL_ONLY
-        options.intra_op_num_threads = threads or _confined_cpus()
+        row = provider_named(provider)
+        onnxruntime: Any = load_onnxruntime()
+        session_options = onnxruntime.SessionOptions()
+        session_options.log_severity_level = _LOG_FATAL_ONLY
+        session_options.intra_op_num_threads = threads or _confined_cpus()
         # Measured on a chain of 1x1 and depthwise convolutions at 320x320: with the arena and without memory patterns the
         # peak is 314 MB; with patterns, which reserve anew for every shape of tile, 552 MB; without the arena 890 MB, and
         # twice the time.
-        options.enable_cpu_mem_arena = True
-        options.enable_mem_pattern = False
+        session_options.enable_cpu_mem_arena = True
+        session_options.enable_mem_pattern = False
+        session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
+            providers = add_provider(session_options, row, options or {})
             self._session: Any = onnxruntime.InferenceSession(
-                os.fspath(openable(path)), options, providers=["CPUExecutionProvider"]
+                os.fspath(openable(path)), session_options, providers=providers
             )
+        except SessionError:
+            raise
         except Exception as error:
             if described.precision == "bf16" and _NO_KERNEL in str(error):
                 raise SessionError(
@@ -72,16 +136,9 @@ class OnnxRuntimeSession(SessionBase):
                     " or fp16, or build an engine from it with flashrib build"
                 ) from error
             raise _out_of_memory_or(ModelError, f"{path}: ONNX Runtime cannot load this model", error) from error
-
-        batch, height, width = self._check_ends(path)
-        self._together = batch if isinstance(batch, int) else None
-        self._dtype = _INPUT_DTYPES[self._session.get_inputs()[0].type]
-        # The graph itself tells these, whatever was done to the file since it was described.
-        self.info = dataclasses.replace(
-            described,
-            fixed_size=(height, width) if isinstance(height, int) else None,
-            io="fp16" if self._dtype == "float16" else "fp32",
-        )
+        self._session.disable_fallback()
+        check_placement(self._session, row, path)
+        self._together, self._dtype, self.info = described_by_graph(path, self._session, described)
 
     def run(self, batch: Batch) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
@@ -106,29 +163,6 @@ class OnnxRuntimeSession(SessionBase):
             raise _out_of_memory_or(SessionError, f"ONNX Runtime failed on a batch of {shape}", error) from error
         result: Batch = output.astype(np.float32, copy=False)
         return result
-
-    def _check_ends(self, path: str | os.PathLike[str]) -> tuple[int | str, Any, Any]:
-        """Return the input's B, H and W, numbers or names, or raise ModelError where they are not as promised."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        names = [end.name for end in inputs], [end.name for end in outputs]
-        if names != (["input"], ["output"]):
-            raise ModelError(
-                f"{path}: the model maps {names[0]} to {names[1]}, but it must have the one input 'input' and the one output"
-                " 'output': export it anew"
-            )
-        if inputs[0].type not in _INPUT_DTYPES or outputs[0].type not in _INPUT_DTYPES:
-            raise ModelError(
-                f"{path}: the model maps {inputs[0].type} to {outputs[0].type}, but both must be float32 or float16: export"
-                " it with --precision fp32 or fp16"
-            )
-        shape = inputs[0].shape
-        if len(shape) != 4 or shape[1] != 3:
-            raise ModelError(f"{path}: the input is {shape}, but it must be (B, 3, H, W)")
-        if isinstance(shape[2], int) != isinstance(shape[3], int):
-            raise ModelError(
-                f"{path}: the input is {shape}, but its height and width must be both static or both dynamic"
-            )
-        return shape[0], shape[2], shape[3]
 
 
 def _out_of_memory_or(kind: type[ModelError] | type[SessionError], text: str, error: Exception) -> Exception:

@@ -16,13 +16,16 @@ class SessionSpec:
             checkpoints, TensorRT of the flavour that its manifest names for engines, AOTInductor for packages.
         arch: what the model must be; needed for checkpoints that do not say it themselves.
         scale: magnification that the model must have.
-        device: "auto", "cpu", "cuda" (the first GPU), "cuda:1", or several GPUs, "cuda:0,cuda:1"; ONNX Runtime knows the CPU alone,
-            TensorRT the first GPU.
+        device: "auto", "cpu", "cuda" (the first GPU), "cuda:1", or several GPUs, "cuda:0,cuda:1"; ONNX Runtime runs on one of
+            them, TensorRT on the first GPU.
         threads: threads on the CPU, >= 1; None leaves them to the session.
-        cuda_graph: launch an engine as a CUDA graph; see `TensorRTSession`.
+        cuda_graph: launch an engine as a CUDA graph; see `TensorRTSession`. Other sessions on GPUs do so without being asked.
         precision: of a checkpoint. None: the plain session, in float32 with PyTorch's own operators, which is what others are
             compared with. "fp32", "fp16", "bf16": on GPUs the fast session in that precision. "auto": on GPUs the fast session in
             fp16, on the CPU the plain one.
+        provider: execution provider of ONNX Runtime, a key of `flashrib.runtime.sessions.providers.PROVIDERS`; None: CUDA where `device`
+            names a GPU or "auto" finds one and the package for it, otherwise the CPU.
+        provider_options: options of the provider, (key, value) each.
     """
 
     model: str | os.PathLike[str] | None = None
@@ -33,6 +36,8 @@ class SessionSpec:
     threads: int | None = None
     cuda_graph: bool = False
     precision: str | None = None
+    provider: str | None = None
+    provider_options: tuple[tuple[str, str], ...] = ()
 
     def open(self) -> Session:
         """Load the model into the session that fits it.

@@ -80,6 +80,8 @@ OPTIONS = {
     "threads": Option((None,), "{path} is {file}, which threads on the CPU would not make faster"),
     "cuda_graph": Option((False,), "{path} is {file}, and only engines run as CUDA graphs"),
     "precision": Option((None, "auto"), "{path} is {file} and has its own"),
+    "provider": Option((None,), "{path} is {file}, which ONNX Runtime does not run"),
+    "provider_options": Option(((),), "{path} is {file}, which ONNX Runtime does not run"),
 }
 
 
@@ -93,9 +95,13 @@ def open_session(
     threads: int | None = None,
     cuda_graph: bool = False,
     precision: str | None = None,
+    provider: str | None = None,
+    provider_options: tuple[tuple[str, str], ...] = (),
 ) -> Session:
     """Load a model into the session that fits it: `SessionSpec(...).open()`; see `SessionSpec` for arguments and errors."""
-    return SessionSpec(model, kind, arch, scale, device, threads, cuda_graph, precision).open()
+    return SessionSpec(
+        model, kind, arch, scale, device, threads, cuda_graph, precision, provider, provider_options
+    ).open()
 
 
 def open_spec(spec: SessionSpec) -> Session:
@@ -105,7 +111,9 @@ def open_spec(spec: SessionSpec) -> Session:
     for name, option in OPTIONS.items():
         value = getattr(spec, name)
         if name not in row.options and value not in option.neutral:
-            given = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            given = f"--{name.removesuffix('s' if name == 'provider_options' else '').replace('_', '-')}" + _shown(
+                value
+            )
             raise UsageError(f"{given}: {option.refused.format(path=path, file=row.file.called)}: leave it out")
     if spec.precision not in (*OPTIONS["precision"].neutral, *row.precisions):
         raise UsageError(f"precision {spec.precision!r} is not one of {', '.join(row.precisions)}")
@@ -193,10 +201,17 @@ def _has_device(row: SessionKind, device: str) -> bool:
     return "cuda" in row.devices or (device in ("cuda", "cuda:0") and "cuda:0" in row.devices)
 
 
-def _open_onnxruntime(path: Path, spec: SessionSpec) -> Session:
-    from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+def _shown(value: Any) -> str:
+    """The value of an option as the user wrote it."""
+    if isinstance(value, tuple):
+        return " " + ",".join("=".join(pair) for pair in value)
+    return "" if value is True else f" {value}"
 
-    return OnnxRuntimeSession(path, spec.threads)
+
+def _open_onnxruntime(path: Path, spec: SessionSpec) -> Session:
+    from flashrib.runtime.sessions.onnxruntime import open_onnx_session
+
+    return open_onnx_session(path, spec)
 
 
 def _open_emulation(path: Path, spec: SessionSpec) -> Session:
@@ -232,9 +247,9 @@ SESSIONS = {
             _open_onnxruntime,
             describe_onnx_file,
             info=describe_onnx,
-            options=("threads",),
+            options=("threads", "provider", "provider_options"),
             precisions=("fp32", "fp16", "int8", "fp8"),
-            elsewhere="ONNX Runtime runs on the CPU here; use --session torch",
+            devices=("cpu", "cuda"),
             default=default_model,
             packages=("onnxruntime",),
         ),

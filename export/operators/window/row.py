@@ -77,4 +77,5 @@ WINDOW_ATTENTION = Operator(
             "flashrib.model.attention.window",
         ),
     ),
+    onnxruntime_kernel="flashrib.export.operators.window.onnxruntime",
 )

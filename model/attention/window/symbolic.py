@@ -7,7 +7,7 @@ model-local functions, are attached by `flashrib.export`.
 import torch.onnx.ops
 from torch import Tensor
 
-from flashrib.model.attention.window.extras import biased, gated
+from flashrib.model.attention.window.extras import gated
 from flashrib.model.config import Window
 
 
@@ -23,8 +23,20 @@ def window_attention_symbolic(
     gate: Tensor | None = None,
     gate_bias: Tensor | None = None,
 ) -> Tensor:
-    """See `flashrib.model.attention.window.window_attention`."""
-    qkv = biased(qkv, qkv_bias)
+    """See `flashrib.model.attention.window.window_attention`.
+
+    Where q, k and v come without their bias, it is the network for GPUs that is exported: a node `flashrib::gpu_window_attention` then does
+    what the kernel does, bias and gate included.
+    """
+    if qkv_bias is not None:
+        return torch.onnx.ops.symbolic(
+            "flashrib::gpu_window_attention",
+            (qkv, pos_q, pos_k, gate, qkv_bias, gate_bias),
+            attrs={"window": list(window), "num_heads": num_heads, "shift": list(shift)},
+            dtype=qkv.dtype,
+            shape=(*qkv.shape[:-1], qkv.shape[-1] // 3),
+            version=1,
+        )
     out = torch.onnx.ops.symbolic(
         "flashrib::WindowAttention",
         (qkv, pos_q, pos_k),

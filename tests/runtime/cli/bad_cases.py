@@ -53,7 +53,13 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
         2,
         "--precision fp16: model.onnx is an ONNX file and has its own",
     ),
-    "GPU for ONNX Runtime": (nothing, upscale("--device", "cuda"), 2, "--device cuda: ONNX Runtime runs on the CPU"),
+    "GPUs for ONNX Runtime": (
+        nothing,
+        upscale("--device", "cuda:0,cuda:1"),
+        2,
+        "ONNX Runtime runs on one GPU: name one",
+    ),
+    "option of a provider": (nothing, upscale("--provider-option", "x"), 2, "'x' is not of the form KEY=VALUE"),
     "CUDA graph for an ONNX file": (
         nothing,
         upscale("--cuda-graph"),
