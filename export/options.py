@@ -26,6 +26,8 @@ class ExportOptions:
         attention: body of the attention operators (`flashrib.export.operators.bodies`); None takes the one that the operator's row in
             the table names for the precision.
         clamp: bound the output to 0..1.
+        inline: put the bodies of attention into the graph in place of functions, for runtimes that know no functions; the body is
+            "standard" unless `attention` names another. Engines and calibration need the functions.
 
     Raises:
         UsageError: a value that is not possible, or two that contradict each other.
@@ -38,6 +40,7 @@ class ExportOptions:
     opset: int | None = None
     attention: str | None = None
     clamp: bool = False
+    inline: bool = False
 
     def __post_init__(self) -> None:
         choices = (
@@ -50,6 +53,8 @@ class ExportOptions:
             if getattr(self, name) not in possible:
                 text = ", ".join(str(value) for value in possible if value is not None)
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {text}")
+        if self.inline and self.attention == NONE:
+            raise UsageError(f"--inline: --attention {NONE} leaves no body to put into the graph")
         if self.batch < 1:
             raise UsageError(f"batch is {self.batch}, but it must be at least 1")
         if self.opset is not None:

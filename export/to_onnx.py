@@ -3,12 +3,15 @@
 from importlib.metadata import version
 
 import onnx
+import onnx.inliner
 from onnx import ModelProto
 
 from flashrib.export.describe import describe_network
 from flashrib.export.operators.bodies import body_of_operators, default_bodies, with_body
+from flashrib.export.operators.operator import DOMAIN
 from flashrib.export.options import ExportOptions
 from flashrib.export.passes import run_passes
+from flashrib.export.passes.plain_sizes import plain_sizes
 from flashrib.export.precision import with_precision
 from flashrib.export.save import hash_of_initializers, save_onnx
 from flashrib.export.trace import trace
@@ -67,8 +70,12 @@ def export_graph(
     sizes = {"nodes_traced": len(traced.graph.node), "bytes_traced": traced.ByteSize()}
     model = with_precision(traced, options.precision, options.io)
     run_passes(model)
-    bodies = body_of_operators(model, options.attention or default_bodies(model, options.precision))
+    plain_sizes(model, config.scale if config.task != "classify" else 1)
+    usual = "standard" if options.inline else default_bodies(model, options.precision)
+    bodies = body_of_operators(model, options.attention or usual)
     model = with_body(model, bodies)
+    if options.inline:
+        model = _inlined(model)
     metadata = describe_network(
         network,
         precision=options.precision,
@@ -87,3 +94,12 @@ def export_graph(
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the exported graph of {config.name} is not valid ONNX: {error}") from error
     return model, sizes | {"nodes": len(model.graph.node), "bytes": model.ByteSize()}
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    """Return the model with the bodies of functions in their nodes' places, and without the opset of the domain that is gone."""
+    model = onnx.inliner.inline_local_functions(model)
+    kept = [opset for opset in model.opset_import if opset.domain != DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return model

@@ -84,7 +84,7 @@ def read_source(path: Path) -> Source:
     nodes = operator_nodes(model)
     if not nodes:
         wanted = " or ".join(f"flashrib::{op_type}" for op_type in OPERATORS)
-        raise ModelError(f"{path}: has no node {wanted}, so nothing would be fused: export it again")
+        raise ModelError(f"{path}: has no node {wanted}, so nothing would be fused: export it again, without --inline")
     rows = [OPERATORS[node.op_type] for node in nodes]
     layers = tuple(row.layer(node, model) for row, node in zip(rows, nodes, strict=True) if row.layer is not None)
     inputs, io = _inputs(path, model, metadata)

@@ -63,8 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--attention",
         choices=body_names(),
-        help="body of the attention operator: for ONNX Runtime (default), in standard operators for every runtime, as"
-        " ONNX's Attention (default of bf16), or as TensorRT before 10.14 wants it",
+        help="body of the attention operator, a function in the file: for ONNX Runtime (default), in standard operators for every runtime"
+        " that takes functions, as ONNX's Attention (default of bf16), or as TensorRT before 10.14 wants it",
+    )
+    group.add_argument(
+        "--inline",
+        action="store_true",
+        help="put attention into the graph as standard operators, for runtimes that take no model-local functions, such as"
+        " OpenVINO; no engine is built from such a file",
     )
     group.add_argument("--clamp", action="store_true", help="bound the output to 0..1")
 
@@ -94,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         opset=arguments.opset,
         attention=arguments.attention,
         clamp=arguments.clamp,
+        inline=arguments.inline,
     )
     path = arguments.checkpoint or default_weights()
     _check_files(path, arguments.output)

@@ -12,12 +12,15 @@ from onnx import ModelProto
 
 from flashrib.export.operators.bodies import operator_nodes, with_body
 from flashrib.export.operators.window.row import WINDOW_ATTENTION
+from flashrib.export.options import ExportOptions
+from flashrib.export.to_file import export_file
 from flashrib.export.to_onnx import onnx_from_network, save_onnx
 from flashrib.model import SSTConfig, build_model
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, UsageError
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from tests.model.networks import SMALL_ESC
 from tests.official import NETWORKS, PIPELINES, load_vector, seeded
 
 # The ESC vectors of kind "network" leave the picture's completion out, which an exported ESC contains.
@@ -148,3 +151,31 @@ def test_esc_preset_whole_picture() -> None:
     with torch.no_grad():
         expected = network.upscale(picture).numpy()
     assert np.abs(run(onnx_from_network(network), picture.numpy()) - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("precision", "opset"), [("fp32", None), ("fp32", 18), ("fp16", None)])
+def test_inlined_files_hold_standard_operators_alone(
+    small: tuple[torch.nn.Module, ModelProto], precision: str, opset: int | None, tmp_path: Path
+) -> None:
+    """For runtimes without model-local functions (OpenVINO); sizes that are no multiples, so that padding is exercised."""
+    network = small[0]
+    options = ExportOptions(precision=precision, opset=opset, inline=True)
+    export_file(network, tmp_path / "m.onnx", options)  # checks it against the network
+    model = onnx.load(tmp_path / "m.onnx")
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} == {""}
+    assert {o.domain: o.version for o in model.opset_import} == {"": opset or 20}
+    onnx.checker.check_model(model, full_check=True)
+    assert describe_onnx(tmp_path / "m.onnx").attention == "standard"
+    if precision == "fp32":
+        picture = torch.rand(1, 3, 9, 31, generator=seeded(1))
+        with torch.no_grad():
+            expected = network(picture).numpy()
+        assert np.abs(run(model, picture.numpy()) - expected).max() <= 1e-5
+
+
+def test_the_sizes_of_the_output_have_plain_names(small: tuple[torch.nn.Module, ModelProto]) -> None:
+    network = network_from_config(SMALL_ESC).eval()
+    for model in (small[1], onnx_from_network(network)):
+        dims = [d.dim_param for d in model.graph.output[0].type.tensor_type.shape.dim[2:]]
+        assert dims == ["2*height", "2*width"]
