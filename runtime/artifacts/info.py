@@ -124,10 +124,15 @@ class ModelInfo:
             text = properties.get(PREFIX + field.name)
             if text is None and field.name not in _ALWAYS:
                 continue  # neutral, or a file from before the field existed
+            if text is None and not any(key.startswith(PREFIX) for key in properties):
+                raise ModelError(
+                    f"{source}: says nothing about itself (metadata properties {PREFIX}*): it was not made by flashrib, or another"
+                    " program has removed them: export it from its checkpoint"
+                )
             if text is None:
                 raise ModelError(
-                    f"{source}: the metadata property {PREFIX + field.name!r} is missing, so this ONNX file was not made by"
-                    " flashrib: export it from its checkpoint"
+                    f"{source}: the metadata property {PREFIX + field.name!r} is missing: another program has changed this ONNX"
+                    " file, or it was cut off: export it from its checkpoint"
                 )
             try:
                 values[field.name] = text if field.type is str else schema.parse_json(text)

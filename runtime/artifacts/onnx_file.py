@@ -1,7 +1,10 @@
 """What an ONNX file says about itself, read in no time, without onnx and without ONNX Runtime: metadata, opset, external data."""
 
+import collections
+import dataclasses
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from flashrib.runtime.artifacts.info import ModelInfo
@@ -15,8 +18,23 @@ OPSETS = range(18, 24)
 _GRAPH, _OPSET_IMPORT, _METADATA_PROPS = 7, 8, 14
 _DOMAIN, _VERSION = 1, 2
 _INITIALIZER = 5
-_EXTERNAL_DATA = 13
+_DIMS, _DATA_TYPE, _EXTERNAL_DATA = 1, 2, 13
 _KEY, _VALUE = 1, 2
+
+
+# Of TensorProto.DataType, with the bytes of a value; from high to low.
+_PRECISIONS = {
+    1: ("fp32", 4),
+    10: ("fp16", 2),
+    16: ("bf16", 2),
+    2: ("int8", 1),
+    3: ("int8", 1),
+    17: ("fp8", 1),
+    18: ("fp8", 1),
+    19: ("fp8", 1),
+    20: ("fp8", 1),
+}
+_ORDER = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
@@ -37,13 +55,13 @@ def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one ({os.path.getsize(path)} bytes): export or copy it anew"
         ) from error
-    metadata = ModelInfo.from_properties(properties, os.fspath(path))
+    info = ModelInfo.from_properties(properties, os.fspath(path))
     if opset not in OPSETS:
         raise ModelError(
             f"{path}: is of ONNX opset {opset}, but flashrib makes and takes files of opset {OPSETS[0]} to {OPSETS[-1]}: export"
             " it anew"
         )
-    return metadata
+    return dataclasses.replace(info, precision=_stored_precision(path, info.precision))
 
 
 def external_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -69,6 +87,31 @@ def external_files(path: str | os.PathLike[str]) -> list[Path]:
             )
         files.append(data)
     return files
+
+
+def _stored_precision(path: str | os.PathLike[str], stated: str) -> str:
+    """Return the precision of the weights where it is a lower one than the file states: another program has converted them.
+
+    What most bytes of the initialisers are decides; a quantized file keeps some in floating point, and any file has integers.
+    """
+    sizes: collections.Counter[str] = collections.Counter()
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for start, stop in _initializers(data):
+                kind, count = 0, 1
+                for number, a, b in fields(data, start, stop):
+                    if number == _DATA_TYPE:
+                        kind, _ = varint(data, a)
+                    elif number == _DIMS and b - a < 10:
+                        count *= varint(data, a)[0]
+                precision, size = _PRECISIONS.get(kind, ("", 0))
+                sizes[precision] += count * size
+    except (OSError, ValueError, IndexError):
+        return stated  # whoever reads the weights says what is wrong with them
+    del sizes[""]
+    seen = max(sizes, key=lambda precision: sizes[precision], default=stated)
+    order = list(_ORDER)
+    return seen if stated in order and order.index(seen) > order.index(stated) else stated
 
 
 def openable(path: str | os.PathLike[str]) -> Path:
@@ -118,11 +161,7 @@ def _external_data(path: str | os.PathLike[str]) -> dict[str, int]:
     """Return the locations of the initialisers' external data, and the bytes that each must have at least."""
     needed: dict[str, int] = {}
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        graphs = ((start, stop) for number, start, stop in fields(data, 0, len(data)) if number == _GRAPH)
-        graph_fields = (field for start, stop in graphs for field in fields(data, start, stop))
-        for number, start, stop in graph_fields:
-            if number != _INITIALIZER:
-                continue
+        for start, stop in _initializers(data):
             parts = [_entry(data, a, b) for key, a, b in fields(data, start, stop) if key == _EXTERNAL_DATA]
             if parts:
                 about = dict(parts)
@@ -130,6 +169,13 @@ def _external_data(path: str | os.PathLike[str]) -> dict[str, int]:
                 end = int(about.get("offset") or 0) + int(about.get("length") or 0)
                 needed[name] = max(needed.get(name, 0), end)
     return needed
+
+
+def _initializers(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Yield where the initialisers of a ModelProto lie."""
+    for number, start, stop in fields(data, 0, len(data)):
+        if number == _GRAPH:
+            yield from ((a, b) for key, a, b in fields(data, start, stop) if key == _INITIALIZER)
 
 
 def _entry(data: mmap.mmap, start: int, stop: int) -> tuple[str, str]:

@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", metavar="N", type=whole_number(0), default=0, help="of the choice of tiles (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--threads", metavar="N", type=whole_number(1), help="threads on the CPU; default: all cores")
+    parser.add_argument(
+        "--threads", metavar="N", type=whole_number(1, 1024), help="threads on the CPU; default: all cores"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -59,7 +59,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what PyTorch computes in; auto: fp16 on a GPU, fp32 on the CPU, which has nothing else",
     )
-    group.add_argument("--threads", metavar="N", type=whole_number(1), help="threads on the CPU; default: all cores")
+    group.add_argument(
+        "--threads", metavar="N", type=whole_number(1, 1024), help="threads on the CPU; default: all cores"
+    )
     group.add_argument(
         "--cuda-graph", action="store_true", help="launch an engine as one CUDA graph: less work for the CPU per tile"
     )

@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name the first layer that diverges, for every artifact that fails; needs the extra [export]",
     )
     add_checkpoint_options(parser)
-    parser.add_argument("--threads", metavar="N", type=whole_number(1), help="threads on the CPU; default: all cores")
+    parser.add_argument(
+        "--threads", metavar="N", type=whole_number(1, 1024), help="threads on the CPU; default: all cores"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

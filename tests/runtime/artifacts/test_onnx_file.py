@@ -4,11 +4,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from flashrib.export.options import OPSETS as EXPORTED
 from flashrib.runtime.artifacts.onnx_file import OPSETS, describe_onnx, external_files
@@ -110,3 +111,24 @@ def test_metadata_comes_first(tmp_path: Path) -> None:
     assert (
         dataclasses.asdict(METADATA)["opset"] == 0
     )  # of an older file, which does not say it: the import is what counts
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stated", "precision"),
+    [
+        (np.float32, "fp32", "fp32"),
+        (np.float16, "fp32", "fp16"),
+        (np.int8, "fp32", "int8"),
+        (np.int8, "fp16", "int8"),
+        (np.float32, "bf16", "bf16"),
+        (np.int64, "fp32", "fp32"),
+    ],
+)
+def test_a_file_that_another_program_converted(dtype: Any, stated: str, precision: str, tmp_path: Path) -> None:
+    """Its metadata say what it was; its weights say what it is."""
+
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((30, 40), dtype), "weight"))
+        helper.set_model_props(model, dataclasses.replace(METADATA, precision=stated).to_properties())
+
+    assert describe_onnx(saved(tmp_path / "m.onnx", change)).precision == precision
