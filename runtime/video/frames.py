@@ -168,7 +168,8 @@ def _reformatter() -> Any:
 def _hdr(frame: Any) -> tuple[str | None, tuple[int, int] | None]:
     """Read mastering display and light levels from the side data (AVMasteringDisplayMetadata, AVContentLightMetadata)."""
     mastering, light = None, None
-    for data in frame.side_data.keys() if frame.side_data else ():
+    for number in range(len(frame.side_data)):
+        data = frame.side_data[number]
         name, content = data.type.name, bytes(data)
         if name == "MASTERING_DISPLAY_METADATA" and len(content) >= 88:
             numbers = np.frombuffer(content[:80], np.int32).reshape(10, 2)

@@ -1,6 +1,7 @@
 """Whole videos: everything but the pixels is kept, a killed job goes on, and what is impossible is said in one line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.jobs.video import VideoOptions, upscale_video
+from flashrib.runtime.video.frames import read_frames
+from flashrib.runtime.video.info import open_input, video_info
 from tests.runtime.video.videos import VARIABLE, write_video
 
 av = pytest.importorskip("av")
@@ -77,6 +80,26 @@ def test_everything_else_is_kept(suffix: str, segment: int, tmp_path: Path) -> N
     else:
         assert [w.split(":")[0] for w in report.warnings] == ["stream 3 (subtitle, srt)", "stream 4 (attachment)"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"in.mkv", "in.srt", f"out.{suffix}"})
+
+
+def test_mastering_display_and_light_levels_of_hdr(tmp_path: Path) -> None:
+    """As x265 writes them: in units of 0.00002 and 0.0001 cd/m2; a codec that does not take them says so."""
+    display, light = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)", (1000, 400)
+    told = f"log-level=error:hdr10=1:master-display={display}:max-cll={light[0]},{light[1]}"
+    write_video(tmp_path / "in.mkv", **HDR | {"options": {"x265-params": told}})
+    for codec in ("h265", "av1"):
+        target = tmp_path / f"{codec}.mkv"
+        report = upscale_video(tmp_path / "in.mkv", target, double, 2, {}, VideoOptions(codec=codec))
+        assert report.warnings == ()
+        with open_input(target) as container:
+            first = next(read_frames(container, video_info(container, target)))
+        assert first.mastering is not None
+        seen, wanted = ([int(n) for n in re.findall(r"\d+", text)] for text in (first.mastering, display))
+        steps = 0 if codec == "h265" else 2  # AV1 has steps of its own
+        assert all(abs(one - other) <= steps for one, other in zip(seen, wanted, strict=True)), seen
+        assert first.light == light
+    report = upscale_video(tmp_path / "in.mkv", tmp_path / "x.mkv", double, 2, {}, VideoOptions(codec="ffv1"))
+    assert "does not take HDR's mastering display" in report.warnings[0]
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265", "av1", "ffv1", "prores", "vp9"])
