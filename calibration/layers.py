@@ -27,7 +27,7 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A convolution or matrix product of the main graph.
+    """A convolution or matmul of the main graph.
 
     Attributes:
         name: what people call it, such as "blocks.0.ffns.3.proj": the name of its bias or weight without the ending.
@@ -93,7 +93,7 @@ def find_layers(model: ModelProto) -> list[Layer]:
             )
         )
     if not any(not layer.kept for layer in layers):
-        raise ModelError("the model has no convolution or matrix product that may be quantized")
+        raise ModelError("the model has no convolution or matmul that may be quantized")
     return layers
 
 

@@ -2,7 +2,7 @@
 
 Rules of explicit quantization, after NVIDIA's documentation of TensorRT ("Explicit Quantization", sections on Q/DQ placement and
 limitations: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html),
-as far as they concern convolutions and matrix products with constant weights. A pair that breaks one of them is not wrong, but it stays
+as far as they concern convolutions and matmuls with constant weights. A pair that breaks one of them is not wrong, but it stays
 in the engine as a conversion of its own, or the product runs in 16 bit.
 """
 

@@ -145,7 +145,7 @@ def collect_moments(
                 end = max(largest, float(np.finfo(np.float32).tiny))
                 histograms[name] += np.histogram(np.abs(rows), BINS, (0.0, end))[0]
             shape = (*values.shape[2:], rows.shape[1])
-            plain: tuple[int, Any, Any] | None = None  # shared by all matrix products that read this activation
+            plain: tuple[int, Any, Any] | None = None  # shared by all matmuls that read this activation
             for layer in readers[name]:
                 if layer.op == "Conv":
                     entry = _sums(_patches(rows.reshape(shape), kernels[layer.name]))

@@ -125,7 +125,7 @@ def layer_tensors(model: ModelProto) -> dict[tuple[str, str], list[str]]:
     order = {id(node): index for index, node in enumerate(graph.node)}
     for layer, users in sorted(nodes.items(), key=lambda item: order[id(item[1][-1])]):
         first, last = users[0], users[-1]
-        # A product and the sum with its bias are one layer: two nodes where the product's weight has kept its name.
+        # A matmul and the sum with its bias are one layer: two nodes where the matmul's weight has kept its name.
         if len(users) > 2 or (len(users) == 2 and not set(first.output) & set(last.input)):
             continue
         data = [name for name in last.input if name not in layer_of]

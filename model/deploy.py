@@ -1,7 +1,7 @@
 """Parts of the deployment form of the networks: channels-last maps, constants folded in, nothing left that only training needs.
 
 Each architecture's `fold` makes these modules from the training form; `export` turns them into ONNX. Maps are (B, H, W, C) between the 3x3
-convolutions, so that every 1x1 convolution is a matrix product and the attention operator reads and writes in place.
+convolutions, so that every 1x1 convolution is a matmul and the attention operator reads and writes in place.
 """
 
 from abc import ABC, abstractmethod

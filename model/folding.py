@@ -38,7 +38,7 @@ def expect(kind: type[M], module: nn.Module) -> M:
 
 
 def matrix(module: nn.Module) -> Affine:
-    """Weight and bias of a 1x1 convolution as those of a matrix product."""
+    """Weight and bias of a 1x1 convolution as those of a matmul."""
     conv = expect(nn.Conv2d, module)
     assert conv.bias is not None
     return conv.weight.flatten(1), conv.bias

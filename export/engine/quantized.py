@@ -12,18 +12,18 @@ _PRODUCTS = ("Conv", "MatMul")
 
 
 def quantized_nodes(model: ModelProto) -> list[str]:
-    """Names of the products that read two dequantized values, in order."""
+    """Names of the convolutions and matmuls that read two dequantized values, in order."""
     made = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return [n.name for n in model.graph.node if n.op_type in _PRODUCTS and set(n.input[:2]) <= made]
 
 
 def check_quantized(path: str, precision: str, nodes: Iterable[str], layers: list[EngineLayer]) -> None:
-    """Raise ModelError where a product of `nodes` is in no layer of the engine that reads a value in 8 bits.
+    """Raise ModelError where one of `nodes` is in no layer of the engine that reads a value in 8 bits.
 
     Args:
         path: of the ONNX file, for the error.
         precision: "int8" or "fp8".
-        nodes: names of the products that the file quantizes.
+        nodes: names of the convolutions and matmuls that the file quantizes.
         layers: of the engine.
     """
     wanted = EIGHT_BITS[precision]

@@ -137,13 +137,14 @@ def _rows_of_engine(
 ) -> list[tuple[str, str]]:
     smallest, usual, largest = (f"{height}x{width}" for height, width in manifest.shapes)
     made = f"from the cache, built in {manifest.build_seconds:.1f} s" if cached else f"in {seconds:.1f} s"
+    fused = ": attention is fused in every layer" if manifest.model.windows else ""  # other attention is not checked
     return [
         ("engine", f"{arguments.output}, {made}"),
         ("built by", f"{FLAVOURS[manifest.flavour].product} {manifest.version}"),
         ("runs on", ", ".join(manifest.targets) or "every GPU that it supports by default"),
         ("sizes", usual if manifest.fixed_size else f"{smallest} to {largest}, best at {usual}"),
         ("precision", manifest.precision),
-        ("scratch memory", f"{manifest.scratch_bytes / 1e6:.0f} MB: attention is fused in every layer"),
+        ("scratch memory", f"{manifest.scratch_bytes / 1e6:.0f} MB{fused}"),
         ("not run yet", f"on the GPU: flashrib verify REFERENCE {arguments.output}"),
     ]
 

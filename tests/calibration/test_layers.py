@@ -84,5 +84,5 @@ def test_nothing_to_quantize() -> None:
     ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    with pytest.raises(ModelError, match="no convolution or matrix product that may be quantized"):
+    with pytest.raises(ModelError, match="no convolution or matmul that may be quantized"):
         find_layers(model)

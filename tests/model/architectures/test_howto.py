@@ -56,7 +56,7 @@ def test_it_is_exported_run_and_verified(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_calibration_keeps_what_it_names() -> None:
     assert main(["export", "toy.safetensors", "-o", "toy.onnx"]) == 0
-    with pytest.raises(ModelError, match="no convolution or matrix product that may be quantized"):
+    with pytest.raises(ModelError, match="no convolution or matmul that may be quantized"):
         find_layers(onnx.load("toy.onnx"))
     ARCHITECTURES["toy"] = dataclasses.replace(ARCHITECTURES["toy"], kept={})
     assert [layer.kept for layer in find_layers(onnx.load("toy.onnx"))] == ["first convolution", ""]

@@ -1,1 +1,1 @@
-"""Bodies of the model-local functions, one form per file, written as ONNX text."""
+"""Bodies of the model-local functions, one file per body, written as ONNX text."""

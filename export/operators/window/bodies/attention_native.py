@@ -1,4 +1,4 @@
-"""Body with ONNX's own `Attention` (opset 23): the form that TensorRT fuses, from 10.14 on; see `padded_heads`."""
+"""Body with ONNX's own `Attention` (opset 23), which TensorRT fuses from 10.14 on; see `padded_heads`."""
 
 from flashrib.export.operators.window.bodies import padded_heads
 

@@ -1,4 +1,4 @@
-"""Body in standard operators that every runtime has: two score products, Softmax, product; memory quadratic in the window."""
+"""Body in standard operators that every runtime has: two matmuls for the scores, Softmax, matmul; memory quadratic in the window."""
 
 OPSETS: dict[str, int] = {}
 
