@@ -6,9 +6,9 @@ Every node computes in one type, found while walking the graph in order:
     means over the image, auxiliary functions (FLOAT_ONLY) float32, where their row in the table does not say otherwise
     everything else                                        the type of its inputs, the widest where they differ
 
-So whatever follows from a convolution or matmul is in the low precision, residual stream included, and the path of the image itself, from `input`
-through its enlargement to the last sum, is in float32 where `input` is. LayerNormalization keeps `stash_type` 1: its statistics are
-float32. docs/export.md has the measurements behind these rules.
+So whatever follows from a convolution or matmul is in the low precision, residual stream included, and the path of the image itself,
+from `input` through its enlargement to the last sum, is in float32 where `input` is. LayerNormalization keeps `stash_type` 1: its
+statistics are float32. docs/export.md has the measurements behind these rules.
 """
 
 from typing import Any
