@@ -32,7 +32,7 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written.
     """
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     remove_leftovers(target.parent)
     temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
     try:

@@ -24,6 +24,12 @@ def print_error(error: object, kind: str = "error") -> None:
     tqdm.write(f"flashrib: {kind}: {text}", file=sys.stderr)
 
 
+def print_note(note: object) -> None:
+    """Print what the user should know although nothing failed to standard error, in one line."""
+    text = " ".join(str(note).splitlines())
+    tqdm.write(f"flashrib: note: {text}", file=sys.stderr)
+
+
 def print_table(rows: list[tuple[str, str]]) -> None:
     """Print names and values in two columns."""
     width = max(len(name) for name, _ in rows)

@@ -15,33 +15,62 @@ from flashrib.runtime.cli.options import (
     open_chosen,
     whole_number,
 )
-from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
-from flashrib.runtime.errors import FlashribError
+from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line, print_note
+from flashrib.runtime.errors import FlashribError, UsageError
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import journal_exists, opened, shard
-from flashrib.runtime.jobs.plan import Job, plan_jobs
+from flashrib.runtime.jobs.plan import STREAM, Job, Naming, is_stream, plan_jobs
 from flashrib.runtime.jobs.run import Done, Options, run_jobs
+from flashrib.runtime.pictures.formats import WRITTEN_SUFFIXES, names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "inputs", metavar="IN", nargs="+", help="pictures (PNG, JPEG, WebP, TIFF, BMP), folders of them, or patterns"
+        "inputs",
+        metavar="IN",
+        nargs="+",
+        help=f"pictures ({names(last=', ')}), folders of them, patterns, or - for standard input",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
         required=True,
-        help="the file to write, or a folder, which is made if it is missing",
+        help="the file to write, a folder, which is made if it is missing, or - for standard output",
     )
     parser.add_argument("-r", "--recursive", action="store_true", help="take the pictures below the folders as well")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    existing.add_argument("--skip-existing", action="store_true", help="leave pictures alone whose result exists")
+    parser.add_argument(
+        "--format",
+        metavar="EXT",
+        type=extension,
+        help="format of the results in a folder, such as jpg, or of standard output; default: that of each picture, png for -",
+    )
+    parser.add_argument(
+        "--suffix", metavar="TEXT", type=name_part, default="", help="put behind the names in a folder, such as _x2"
+    )
     parser.add_argument(
         "--quality",
         metavar="N",
         type=whole_number(1, 100),
-        help="1 to 100 for JPEG (default: 95) and WebP (default: lossless)",
+        help="1 to 100 for JPEG (default: 95), AVIF (90), WebP and JPEG XL (lossless)",
+    )
+    parser.add_argument(
+        "--strip",
+        action="store_true",
+        help="write pixels and colour profile alone, no EXIF, XMP, texts, comments, density",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=whole_number(1, 2**31 - 1),
+        help="refuse pictures of more pixels; default: what fits into free memory, at most 2^30",
+    )
+    parser.add_argument(
+        "--allow-truncated", action="store_true", help="take what there is of pictures that are damaged or cut off"
     )
     parser.add_argument(
         "--shard",
@@ -62,17 +91,36 @@ def run(arguments: argparse.Namespace) -> int:
     keep their names and go into the folder OUT. A picture that cannot be upscaled
     is reported and does not stop the others; the same for a result that exists,
     unless --overwrite is given. A run that was stopped or killed goes on when the
-    same command is given again: pictures that are done are not done again. Depth, transparency, colour profile and EXIF data
-    are kept as far as the format of the result allows.
+    same command is given again: pictures that are done are not done again.
+    Depth, transparency, colours and what else belongs to a picture are kept as far
+    as the format of the result allows; what is not kept is said.
 
     examples:
       flashrib upscale photo.jpg -o large.png
       flashrib upscale holidays/ -r -o large/ --tile 256 --json
+      flashrib upscale - -o - --format jpg < photo.jpg > large.jpg
     """
-    jobs = plan_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive, overwrite=arguments.overwrite)
+    if arguments.json and arguments.output in (STREAM, "/dev/stdout"):
+        raise UsageError("--json and -o - both write to standard output")
+    try:
+        planned = plan_jobs(
+            arguments.inputs,
+            arguments.output,
+            recursive=arguments.recursive,
+            overwrite=arguments.overwrite,
+            skip_existing=arguments.skip_existing,
+            naming=Naming(arguments.suffix, None if is_stream(arguments.output) else arguments.format),
+            note=print_note,
+        )
+    except FlashribError as error:
+        if arguments.json:
+            print_json({"model": None, "session": None, "failed": None, "error": str(error), "pictures": []})
+        raise
     number, of = arguments.shard or (1, 1)
-    mine = shard([job.source for job in jobs], number, of)
-    jobs = [job for job, is_mine in zip(jobs, mine, strict=True) if is_mine]
+    mine = shard([job.source for job in planned], number, of)
+    planned = [job for job, is_mine in zip(planned, mine, strict=True) if is_mine]
+    skipped = [job for job in planned if job.skipped]
+    jobs = [job for job in planned if not job.skipped]
     folder = Path(arguments.output) if any(job.target != Path(arguments.output) for job in jobs) else None
     part = f"-{number}of{of}" if of > 1 else ""
     if all(job.error for job in jobs) and not (folder and journal_exists(folder, part)):
@@ -84,11 +132,14 @@ def run(arguments: argparse.Namespace) -> int:
     failed = sum("error" in result for result in results)
     earlier = sum(bool(result.get("earlier")) for result in results)
     if arguments.json:
+        results += [{"input": str(job.source), "output": str(job.target), "skipped": True} for job in skipped]
         print_json({"model": model and str(model), "session": kind, "failed": failed, "pictures": results})
-    elif len(jobs) != 1:
+    elif len(planned) != 1:
         before = f", {earlier} of them by an earlier run" if earlier else ""
         print_line(
-            f"{len(jobs) - failed} of {len(jobs)} pictures upscaled{before}" + (f", {failed} failed" if failed else "")
+            f"{len(jobs) - failed} of {len(planned)} pictures upscaled{before}"
+            + (f", {len(skipped)} skipped" if skipped else "")
+            + (f", {failed} failed" if failed else "")
         )
     return 1 if failed else 0
 
@@ -99,7 +150,17 @@ def _run(
     """Upscale pictures; with a folder for the results its journal is kept. Returns what --json says, the model and the session."""
     results: list[dict[str, Any]] = []
     session, model, kind = open_chosen(arguments)
-    options = Options(arguments.tile, arguments.halo, arguments.overwrite, arguments.quality)
+    options = Options(
+        arguments.tile,
+        arguments.halo,
+        arguments.overwrite,
+        arguments.quality,
+        strip=arguments.strip,
+        max_pixels=arguments.max_pixels,
+        allow_truncated=arguments.allow_truncated,
+        stream_extension=arguments.format or ".png",
+    )
+    into_stdout = str(jobs[0].target) in (STREAM, "/dev/stdout")
     with session, MadeFolders() as folders, contextlib.ExitStack() as stack:
         journal = None
         if folder is not None:
@@ -121,12 +182,30 @@ def _run(
                     results.append(_report_failure(job, outcome))
                 else:
                     results.append(_values(outcome) | {"session": kind})
-                    if not (arguments.json or outcome.earlier):
+                    if outcome.lost:
+                        print_note(f"{outcome.target}: does not keep {', '.join(outcome.lost)} of {outcome.source}")
+                    if not (arguments.json or outcome.earlier or into_stdout):
                         print_line(_line(outcome))
                 bar.finish()
         if journal is not None and not any("error" in result for result in results):
             journal.complete()
     return results, model, kind
+
+
+def extension(text: str) -> str:
+    """Read "jpg" or ".jpg"."""
+    suffix = "." + text.lower().removeprefix(".")
+    if suffix not in WRITTEN_SUFFIXES:
+        known = ", ".join(name.removeprefix(".") for name in WRITTEN_SUFFIXES)
+        raise argparse.ArgumentTypeError(f"{text!r} is none of the formats that are written: {known}")
+    return suffix
+
+
+def name_part(text: str) -> str:
+    """Read a part of a file name."""
+    if any(character in text for character in "/\\\0"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a part of a file name")
+    return text
 
 
 def part_of(text: str) -> tuple[int, int]:
@@ -141,6 +220,7 @@ def _values(done: Done) -> dict[str, Any]:
     """What --json says about a picture."""
     figures = dataclasses.asdict(done)
     del figures["source"], figures["target"]
+    figures["lost"] = list(done.lost)
     return {"input": str(done.source), "output": str(done.target), **figures, "seconds": round(done.seconds, 3)}
 
 

@@ -14,6 +14,7 @@ from flashrib.runtime.pictures.large.sink import file_sink
 from flashrib.runtime.pictures.large.source import VipsSource
 from flashrib.runtime.pictures.large.tiff import scaled_geo_tags
 from flashrib.runtime.pictures.metadata import profile_of, read_exif, read_extras
+from flashrib.runtime.pictures.picture import Extras
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_stream
 
@@ -67,6 +68,7 @@ def upscale_large(
     tile: int | tuple[int, int] | None = None,
     halo: int | None = None,
     quality: int | None = None,
+    strip: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
     """Upscale a picture in bands of rows; memory is set by the width of the picture and the rows of a tile, not by its height.
@@ -78,6 +80,7 @@ def upscale_large(
         tile: see `upscale_array`.
         halo: see `upscale_array`.
         quality: 1 to 100 of JPEG; None: 95.
+        strip: write nothing beside the pixels but what their colours need.
         progress: see `upscale_array`.
 
     Returns:
@@ -99,6 +102,8 @@ def upscale_large(
         _, exif = read_exif(image)
         extras = read_extras(image, file, decoded=False)
         metadata = Metadata(profile_of(image, extras, exif, gray=pixels.gray), exif, extras)
+        if strip:
+            metadata = Metadata(metadata.icc, extras=Extras(colour_chunks=extras.colour_chunks, hdr=extras.hdr))
     tags = scaled_geo_tags(source, scale) if kind.name == "TIFF" and image.format == "TIFF" else []
     with file_sink(Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags) as sink:
         upscale_stream(session, pixels, sink, tile=tile, halo=halo, progress=progress)

@@ -3,12 +3,19 @@
 import dataclasses
 import glob
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.files import check_output
-from flashrib.runtime.pictures.folder import list_pictures
-from flashrib.runtime.pictures.formats import format_of
+from flashrib.runtime.pictures.folder import survey
+from flashrib.runtime.pictures.formats import SUFFIXES, format_of, written_format
+
+STREAM = "-"
+"""Standard input or output, as a name."""
+
+_DESCRIPTORS = ("/dev/stdout", "/dev/stdin", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,81 +23,180 @@ class Job:
     """One picture.
 
     Attributes:
-        source: the file to read.
-        target: the file to write; its folder may not exist yet.
+        source: the file to read, or `STREAM`.
+        target: the file to write, or `STREAM`; its folder may not exist yet.
         error: why it will not be done, or None.
+        skipped: the result exists, and such pictures are left alone.
     """
 
     source: Path
     target: Path
-    error: PictureError | None
+    error: PictureError | None = None
+    skipped: bool = False
 
 
-def plan_jobs(inputs: list[str], output: str, *, recursive: bool = False, overwrite: bool = False) -> list[Job]:
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """How results are named in a folder.
+
+    Attributes:
+        suffix: put behind the name, such as "_x2".
+        extension: of the format of all results, such as ".png"; None: that of the picture, where it is written.
+    """
+
+    suffix: str = ""
+    extension: str | None = None
+
+    def of(self, relative: Path) -> Path:
+        """Return the name of a picture's result."""
+        extension = self.extension or (relative.suffix if written_format(relative) else _usual(relative))
+        return relative.with_name(relative.stem + self.suffix + extension)
+
+
+def plan_jobs(
+    inputs: list[str],
+    output: str,
+    *,
+    recursive: bool = False,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    naming: Naming = Naming(),
+    note: Callable[[str], None] = lambda _: None,
+) -> list[Job]:
     """Find the pictures and name the results.
 
     A picture from a folder, or from below it with `recursive`, keeps its path relative to this folder. A result keeps the name of
-    its picture; an extension that is that of no format becomes .png. A result that exists and may not be overwritten is
-    an error of this one job, so that an interrupted batch can be taken up again.
+    its picture; an extension that is not written becomes that of the format, or .png. An input that does not exist or holds no
+    pictures, and a result that exists and may not be overwritten, are errors of one job, so that the others are done.
 
     Args:
-        inputs: files, folders, and patterns for shells that do not expand them.
-        output: a file for a single picture, if it has the extension of one; otherwise a folder, which may not exist yet.
+        inputs: files, folders, patterns for shells that do not expand them, and "-" for standard input.
+        output: a file for a single picture, if it has the extension of one; "-" for standard output; otherwise a folder. Folders
+            that do not exist will be made.
         recursive: take the pictures below folders as well.
         overwrite: results may replace files.
+        skip_existing: leave pictures alone whose result exists.
+        naming: how results are named in a folder.
+        note: called with what was passed over in folders, for the user to read.
 
     Raises:
-        PictureError: an input does not exist or holds no pictures, or the output cannot be written.
+        PictureError: the output cannot be written.
         UsageError: inputs and output do not belong together; two pictures would become the same file, or one of the inputs.
     """
     if not output:
         raise UsageError("the output is empty: -o needs the name of a file or a folder")
-    into_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
-    found = _find(inputs, recursive, Path(output) if into_folder else None)
-    if not into_folder and _is_file_name(output, found, inputs):
-        targets = [Path(output)]
-        check_output(targets[0], overwrite=True)
+    into_stream = is_stream(output)
+    into_folder = not into_stream and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+    found, missing = _find(inputs, recursive, Path(output) if into_folder else None, note)
+    if into_stream or (not into_folder and _is_file_name(output, found, missing, inputs)):
+        if len(found) + len(missing) > 1:
+            raise UsageError(f"{output}: takes one picture, but there are {len(found)} to write: give a folder")
+        if into_stream:
+            return [*(Job(source, Path(output)) for source, _ in found), *_lost(missing, Path(output))]
+        if naming != Naming():
+            raise UsageError(
+                f"{output}: --suffix and --format name results in a folder, and this is the name of a file"
+            )
+        _check_folder(Path(output).parent)
+        if not written_format(output):
+            check_output(output, overwrite=True)  # says which names are right
+        targets = [Path(output) for _ in found]
     else:
-        targets = [Path(output, _result_name(relative)) for _, relative in found]
+        targets = [Path(output, naming.of(relative)) for _, relative in found]
         _check_folder(Path(output))
     sources = [source for source, _ in found]
     _check_collisions(sources, targets)
-    return [Job(source, target, _refusal(target, overwrite)) for source, target in zip(sources, targets, strict=True)]
+    jobs = [_job(source, target, overwrite, skip_existing) for source, target in zip(sources, targets, strict=True)]
+    return jobs + _lost(missing, Path(output))
 
 
-def _find(inputs: list[str], recursive: bool, output: Path | None) -> list[tuple[Path, Path]]:
-    """All pictures, each once, as (path, path relative to the input that it was found in)."""
+def is_stream(output: str) -> bool:
+    """Whether results go into a pipe, a device or a descriptor rather than into a file."""
+    if output == STREAM or output.startswith(_DESCRIPTORS):
+        return True
+    try:
+        mode = os.stat(output).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _usual(relative: Path) -> str:
+    row = format_of(relative)
+    return row.suffixes[0] if row and row.encode else ".png"
+
+
+def _job(source: Path, target: Path, overwrite: bool, skip_existing: bool) -> Job:
+    if skip_existing and target.exists():
+        return Job(source, target, skipped=True)
+    return Job(source, target, _refusal(target, overwrite))
+
+
+def _lost(missing: list[tuple[Path, str]], output: Path) -> list[Job]:
+    return [Job(path, output, PictureError(f"{path}: {reason}")) for path, reason in missing]
+
+
+def _find(
+    inputs: list[str], recursive: bool, output: Path | None, note: Callable[[str], None]
+) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+    """All pictures, each once, as (path, path relative to the input that it was found in), and (path, why) of what cannot be read."""
     found: dict[str, tuple[Path, Path]] = {}
+    missing: list[tuple[Path, str]] = []
     for text in inputs:
-        matches = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+        if text == STREAM:
+            found.setdefault(STREAM, (Path(STREAM), Path("stdin")))
+            continue
+        problem = _problem(text)
+        matches = [text] if problem is None else sorted(glob.glob(text, recursive=True)) if "\0" not in text else []
         if not matches:
-            pattern = glob.has_magic(text)
-            raise PictureError(
-                f"{text}: " + ("no file matches this pattern" if pattern else "there is no such file or folder")
-            )
+            missing.append((Path(text), problem or ""))
         for match in map(Path, matches):
-            files = list_pictures(match, recursive=recursive, besides=output) if match.is_dir() else [match]
-            for file in files:
-                relative = file.relative_to(match) if match.is_dir() else Path(file.name)
-                found.setdefault(os.path.abspath(file), (file, relative))
-    return list(found.values())
+            if not match.is_dir():
+                found.setdefault(os.path.abspath(match), (match, Path(match.name)))
+                continue
+            try:
+                listing = survey(match, recursive=recursive, besides=output)
+            except PictureError as error:
+                missing.append((match, str(error).removeprefix(f"{match}: ")))
+                continue
+            missing += listing.unreadable
+            for line in listing.notes:
+                note(line)
+            if not listing.pictures and not listing.unreadable:
+                below = "" if recursive else "; -r looks into its folders as well"
+                missing.append((match, f"no pictures in this folder ({', '.join(SUFFIXES)}){below}"))
+            for file in listing.pictures:
+                found.setdefault(os.path.abspath(file), (file, file.relative_to(match)))
+    return list(found.values()), missing
 
 
-def _is_file_name(output: str, found: list[tuple[Path, Path]], inputs: list[str]) -> bool:
+def _problem(text: str) -> str | None:
+    """Why there is nothing of this name, or None where there is something."""
+    try:
+        os.lstat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return "no file matches this pattern" if glob.has_magic(text) else "there is no such file or folder"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror or error}"
+    except ValueError as error:
+        return f"cannot be a file name: {error}"
+    return None
+
+
+def _is_file_name(
+    output: str, found: list[tuple[Path, Path]], missing: list[tuple[Path, str]], inputs: list[str]
+) -> bool:
     """Whether `output`, which is no folder, is meant as a file.
 
     Raises:
         UsageError: as a file for several pictures.
     """
     named = format_of(output) is not None
-    if len(found) > 1 and named:
-        raise UsageError(f"{output}: is the name of one picture, but there are {len(found)} to write: give a folder")
+    count = len(found) + len(missing)
+    if count > 1 and named:
+        raise UsageError(f"{output}: is the name of one picture, but there are {count} to write: give a folder")
     # For one given file any extension is meant as such: x.gif is a mistake and not a folder.
-    return named or (bool(Path(output).suffix) and len(inputs) == 1 and Path(inputs[0]).is_file())
-
-
-def _result_name(relative: Path) -> Path:
-    return relative if format_of(relative) else relative.with_suffix(".png")
+    return named or (bool(Path(output).suffix) and len(inputs) == 1 and not Path(inputs[0]).is_dir() and count == 1)
 
 
 def _check_folder(folder: Path) -> None:
@@ -104,10 +210,10 @@ def _check_folder(folder: Path) -> None:
 
 def _check_collisions(sources: list[Path], targets: list[Path]) -> None:
     """Refuse two results of the same name, and a result that replaces an input."""
-    inputs = {path.resolve(): path for path in sources}
-    written: dict[Path, Path] = {}
+    inputs = {os.path.realpath(path): path for path in sources if str(path) != STREAM}
+    written: dict[str, Path] = {}
     for source, target in zip(sources, targets, strict=True):
-        place = target.resolve()
+        place = os.path.realpath(target)
         if place in inputs:
             raise UsageError(f"{target}: the result would replace the input {inputs[place]}: choose another output")
         if place in written:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -13,9 +14,12 @@ from flashrib.runtime.jobs.animation import upscale_animation
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import Journal
 from flashrib.runtime.jobs.large import LARGE_BYTES, not_in_bands_because, result_bytes, upscale_large
-from flashrib.runtime.jobs.plan import Job
+from flashrib.runtime.jobs.plan import STREAM, Job, is_stream
+from flashrib.runtime.pictures.files import check_output, read_picture, read_stream, write_picture, write_stream
+from flashrib.runtime.pictures.fit import stripped
+from flashrib.runtime.pictures.formats import written_format
+from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.pictures.animation import read_animation
-from flashrib.runtime.pictures.files import check_output, read_picture, write_picture
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_picture
 
@@ -32,6 +36,10 @@ class Options:
         halo: input pixels of context around a tile, see `upscale_array`.
         overwrite: results may replace files.
         quality: 1..100 of lossy formats, see `write_picture`.
+        strip: write nothing beside the pixels but what their colours need.
+        max_pixels: refuse larger inputs; None: what fits into free memory.
+        allow_truncated: take what there is of damaged inputs.
+        stream_extension: format of what is written to standard output or another pipe, such as ".png".
         bands_from: bytes of a result from which on it is read, upscaled and written in bands of rows, where it can be.
     """
 
@@ -39,6 +47,10 @@ class Options:
     halo: int | None = None
     overwrite: bool = False
     quality: int | None = None
+    strip: bool = False
+    max_pixels: int | None = None
+    allow_truncated: bool = False
+    stream_extension: str = ".png"
     bands_from: int = LARGE_BYTES
 
 
@@ -56,6 +68,7 @@ class Done:
         seconds: from opening the input to closing the result, without waiting for other pictures.
         tiles: tiles that the result was made of.
         earlier: True where an earlier run made it, as the journal says.
+        lost: what of the input is not kept, for the user to read, such as "EXIF".
     """
 
     source: Path
@@ -67,6 +80,7 @@ class Done:
     seconds: float
     tiles: int
     earlier: bool = False
+    lost: tuple[str, ...] = ()
 
 
 def run_jobs(
@@ -132,16 +146,69 @@ class _Batch:
 
     def _upscale(self, job: Job) -> Done:
         """Read, upscale and write one picture."""
-        if self._journal and (size := self._journal.done(job.source, job.target)):
+        into_file = not is_stream(str(job.target))
+        journal = self._journal if into_file and job.source.is_file() else None
+        if journal and (size := journal.done(job.source, job.target)):
             return Done(job.source, job.target, *size, 0.0, 0, earlier=True)
         overwrite = self._options.overwrite
-        if self._journal and self._journal.is_ours(job.target):
+        if journal and journal.is_ours(job.target):
             overwrite = True
         elif job.error:
             raise job.error
-        began = time.perf_counter()
-        count = TileCount()
+        try:
+            if into_file:
+                self._folders.make(job.target.parent)
+            if upscale := self._file_to_file(job):
+                done = self._without_holding_it(job, overwrite, journal, upscale)
+            else:
+                done = self._as_a_whole(job, overwrite, journal)
+        except PictureError:
+            raise  # names the file already
+        except FlashribError as error:
+            raise type(error)(f"{job.source}: {error}") from error
+        except MemoryError as error:
+            raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
+        if journal:
+            journal.finish(job.source, job.target, (done.width, done.height, done.output_width, done.output_height))
+        return done
+
+    def _as_a_whole(self, job: Job, overwrite: bool, journal: Journal | None) -> Done:
         options, scale = self._options, self._session.info.scale
+        began, count = time.perf_counter(), TileCount()
+        picture = self._read(job)
+        size = (picture.width, picture.height, picture.width * scale, picture.height * scale)
+        if not is_stream(str(job.target)):
+            check_output(job.target, overwrite=overwrite, height=size[3], width=size[2], alpha=picture.see_through)
+        waits = time.perf_counter()
+        with self._one_at_a_time:
+            began += time.perf_counter() - waits  # the time of others
+            self._started(job)
+            upscaled = upscale_picture(
+                self._session, picture, tile=options.tile, halo=options.halo, progress=self._counted(count)
+            )
+        if journal:
+            journal.begin(job.target)
+        lost = self._write(job, stripped(upscaled) if options.strip else upscaled, overwrite)
+        return Done(job.source, job.target, *size, time.perf_counter() - began, count.tiles, lost=lost)
+
+    def _without_holding_it(
+        self, job: Job, overwrite: bool, journal: Journal | None, upscale: Callable[..., tuple[int, int]]
+    ) -> Done:
+        options, scale = self._options, self._session.info.scale
+        began, count = time.perf_counter(), TileCount()
+        check_output(job.target, overwrite=overwrite)
+        if journal:
+            journal.begin(job.target)
+        with self._one_at_a_time:
+            self._started(job)
+            rows, columns = upscale(
+                tile=options.tile, halo=options.halo, quality=options.quality, progress=self._counted(count)
+            )
+        size = (columns, rows, columns * scale, rows * scale)
+        return Done(job.source, job.target, *size, time.perf_counter() - began, count.tiles)
+
+    def _counted(self, count: "TileCount") -> Callable[[int, int], None]:
+        """Progress that counts tiles as well, and ends the work when the batch is stopped."""
 
         def progress(done: int, total: int) -> None:
             if self.stopped:
@@ -149,54 +216,12 @@ class _Batch:
             count.report(done)
             self._progress(done, total)
 
-        try:
-            if upscale := self._file_to_file(job):
-                self._folders.make(job.target.parent)
-                check_output(job.target, overwrite=overwrite)
-                self._begin(job)
-                with self._one_at_a_time:
-                    self._started(job)
-                    rows, columns = upscale(
-                        tile=options.tile, halo=options.halo, quality=options.quality, progress=progress
-                    )
-                seconds = time.perf_counter() - began
-                size = (columns, rows, columns * scale, rows * scale)
-                return self._finish(job, Done(job.source, job.target, *size, seconds, count.tiles))
-            picture = read_picture(job.source)
-            height, width = picture.height * scale, picture.width * scale
-            self._folders.make(job.target.parent)
-            check_output(job.target, overwrite=overwrite, height=height, width=width, alpha=picture.see_through)
-            waits = time.perf_counter()
-            with self._one_at_a_time:
-                began += time.perf_counter() - waits  # the time of others
-                self._started(job)
-                upscaled = upscale_picture(
-                    self._session, picture, tile=options.tile, halo=options.halo, progress=progress
-                )
-            self._begin(job)
-            write_picture(job.target, upscaled, overwrite=overwrite, quality=options.quality)
-        except PictureError:
-            raise  # names the file already
-        except FlashribError as error:
-            raise type(error)(f"{job.source}: {error}") from error
-        except MemoryError as error:
-            raise OutOfMemoryError(f"{job.source}: does not fit into memory") from error
-        seconds = time.perf_counter() - began
-        size = (picture.width, picture.height, width, height)
-        return self._finish(job, Done(job.source, job.target, *size, seconds, count.tiles))
-
-    def _begin(self, job: Job) -> None:
-        if self._journal:
-            self._journal.begin(job.target)
-
-    def _finish(self, job: Job, done: Done) -> Done:
-        if self._journal:
-            size = (done.width, done.height, done.output_width, done.output_height)
-            self._journal.finish(job.source, job.target, size)
-        return done
+        return progress
 
     def _file_to_file(self, job: Job) -> Callable[..., tuple[int, int]] | None:
         """Return what upscales a picture without having it in memory as a whole, or None where that is not the way."""
+        if not job.source.is_file() or is_stream(str(job.target)):
+            return None
         if animation := read_animation(job.source):
             return functools.partial(upscale_animation, self._session, job.source, job.target, animation)
         info = self._session.info
@@ -204,7 +229,33 @@ class _Batch:
             return None
         if (info.whole_picture and self._options.tile is None) or not_in_bands_because(job.source, job.target):
             return None
-        return functools.partial(upscale_large, self._session, job.source, job.target)
+        return functools.partial(upscale_large, self._session, job.source, job.target, strip=self._options.strip)
+
+    def _read(self, job: Job) -> Picture:
+        most, truncated = self._options.max_pixels, self._options.allow_truncated
+        if str(job.source) != STREAM:
+            return read_picture(job.source, max_pixels=most, allow_truncated=truncated)
+        if sys.stdin is None:
+            raise PictureError("standard input: is closed")
+        return read_stream(sys.stdin.buffer, "standard input", max_pixels=most, allow_truncated=truncated)
+
+    def _write(self, job: Job, picture: Picture, overwrite: bool) -> tuple[str, ...]:
+        options = self._options
+        if not is_stream(str(job.target)):
+            return write_picture(job.target, picture, overwrite=overwrite, quality=options.quality)
+        row = written_format(job.target)
+        extension = row[0].suffixes[0] if row else options.stream_extension
+        if str(job.target) == STREAM:
+            if sys.stdout is None:
+                raise PictureError("standard output: is closed")
+            return write_stream(sys.stdout.buffer, "standard output", picture, extension, quality=options.quality)
+        try:
+            with open(job.target, "wb") as file:
+                return write_stream(file, str(job.target), picture, extension, quality=options.quality)
+        except BrokenPipeError:
+            raise  # whoever reads has had enough
+        except OSError as error:
+            raise PictureError(f"{job.target}: cannot be written: {error.strerror or error}") from error
 
 
 class TileCount:

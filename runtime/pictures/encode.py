@@ -6,6 +6,7 @@ what belongs to them, and a quality of 1 to 100 or None; a format without a qual
 """
 
 import dataclasses
+import importlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def encode_avif(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, qual
 
 def encode_jxl(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a JPEG XL with 8 bits, lossless where `quality` is None; its encoder takes no profile."""
+    importlib.import_module("pillow_jxl")  # teaches Pillow the format
     options: dict[str, Any] = {"lossless": True} if quality is None else {"quality": quality}
     if metadata.exif or metadata.extras.xmp:
         options |= {"use_container": True, "exif": metadata.exif, "xmp": metadata.extras.xmp}

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import select
 import stat
 import threading
 import warnings
@@ -45,6 +46,9 @@ __all__ = [
     "write_stream",
 ]
 
+PIPE_SECONDS = 5.0
+"""Waiting for the first byte in a named pipe."""
+
 MOST_BYTES = 2**31
 """Of a file that comes through a pipe and is held in memory as a whole."""
 
@@ -79,7 +83,7 @@ def read_picture(
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
             raise PictureError(f"{path}: is a {'folder' if stat.S_ISDIR(mode) else 'device'}, not a picture")
-        with open(path, "rb") as file:
+        with _opened(path, named_pipe=stat.S_ISFIFO(mode) and "pipe:" not in os.path.realpath(path)) as file:
             return read_stream(file, os.fspath(path), max_pixels=max_pixels, allow_truncated=allow_truncated)
     except FileNotFoundError as error:
         raise PictureError(f"{path}: there is no such file") from error
@@ -87,6 +91,18 @@ def read_picture(
         raise PictureError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a zero byte in the name
         raise PictureError(f"{os.fspath(path)!r}: cannot be a file name: {error}") from error
+
+
+def _opened(path: str | os.PathLike[str], named_pipe: bool) -> IO[bytes]:
+    """Open a file; a named pipe that nobody writes to would keep us for ever."""
+    if not named_pipe:
+        return open(path, "rb")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
+        os.close(descriptor)
+        raise PictureError(f"{path}: nobody has written into this pipe for {PIPE_SECONDS:.0f} s")
+    os.set_blocking(descriptor, True)
+    return open(descriptor, "rb")
 
 
 def read_stream(file: IO[bytes], name: str, *, max_pixels: int | None = None, allow_truncated: bool = False) -> Picture:

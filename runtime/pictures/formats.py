@@ -4,7 +4,7 @@ A format is added by a row of `FORMATS`; everything that reads, writes or lists 
 """
 
 import dataclasses
-import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -69,15 +69,6 @@ class Format:
     def gray_alpha(self, dtype: np.dtype[Any]) -> bool:
         """Whether it can hold gray with transparency of this depth as two channels."""
         return self.gray and (self.gray_alpha16 or dtype != np.uint16)
-
-
-def _has_jxl() -> bool:
-    """Whether Pillow can be taught JPEG XL; importing the package does it."""
-    try:
-        importlib.import_module("pillow_jxl")
-    except ImportError:
-        return False
-    return True
 
 
 def _keeps(*names: str) -> frozenset[str]:
@@ -157,7 +148,7 @@ FORMATS: tuple[Format, ...] = (
                 keeps=_keeps("exif", "xmp"),
             ),
         )
-        if _has_jxl()
+        if importlib.util.find_spec("pillow_jxl")
         else ()
     ),
 )

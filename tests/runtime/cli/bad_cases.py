@@ -1,6 +1,5 @@
 """The table of bad input: what users get wrong on the command line and with their files; their models have a table of their own."""
 
-import os
 from pathlib import Path
 
 from PIL import Image
@@ -83,12 +82,7 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
     "newline in a name": (nothing, upscale(picture="no\nwhere.png"), 1, "no where.png: there is no such file"),
     "pattern without a match": (nothing, upscale(picture="*.webp"), 1, r"\*.webp: no file matches"),
     "folder without pictures": (lambda: Path("empty").mkdir(), upscale(picture="empty"), 1, "empty: no pictures"),
-    "not a regular file": (
-        lambda: os.mkfifo("pipe.png"),
-        upscale(picture="pipe.png"),
-        1,
-        "pipe.png: is not a regular file",
-    ),
+    "a device": (nothing, upscale(picture="/dev/null"), 1, "/dev/null: is a device, not a picture"),
     "empty picture": (written("empty.png", b""), upscale(picture="empty.png"), 1, "empty.png: the file is empty"),
     "text named .png": (written("text.png", "hello\n" * 9), upscale(picture="text.png"), 1, "text.png: is not a PNG"),
     "truncated PNG": (cut("cut.png"), upscale(picture="cut.png"), 1, "cut.png: is damaged or truncated"),
@@ -106,7 +100,11 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
         1,
         "model.safetensors: cannot be a folder",
     ),
-    "output folder of a file missing": (nothing, upscale(out="new/out.png"), 1, "'new' does not exist"),
+    "output folder of a file cannot be": (nothing, upscale(out="model.onnx/out.png"), 1, "model.onnx is a file"),
+    "format unknown": (nothing, upscale("--format", "gif"), 2, "'gif' is none of the formats that are written: png"),
+    "suffix with a slash": (nothing, upscale("--suffix", "a/b"), 2, "'a/b' cannot be a part of a file name"),
+    "suffix of a file": (nothing, upscale("--suffix", "_x2"), 2, "--suffix and --format name results in a folder"),
+    "json and picture to the same place": (nothing, upscale("--json", out="-"), 2, "both write to standard output"),
     "output is the input": (nothing, upscale("--overwrite", out="picture.png"), 2, "replace the input picture.png"),
     "two pictures into one file": (
         two_folders,

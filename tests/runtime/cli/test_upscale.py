@@ -126,6 +126,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "output_width": 400,
         "output_height": 600,
         "tiles": 5 * 4,
+        "lost": [],
         "earlier": False,
         "session": "onnxruntime",
     }

@@ -22,6 +22,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spread:
     Path("in").mkdir()
     for index in range(6):
         write_picture(f"in/{index}.png", Picture(noise(20 + index, 30, 3)))
+    Path("m.pth").touch()
     session = Spread([Worker(BlurredWindowSession())])
     monkeypatch.setattr(upscale, "open_chosen", lambda _: (session, Path("m.pth"), "torch"))
     return session

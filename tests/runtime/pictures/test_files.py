@@ -159,6 +159,13 @@ def test_pipes_are_read(tmp_path: Path) -> None:
     thread.join()
 
 
+def test_a_pipe_that_nobody_writes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PIPE_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PictureError, match="nobody has written into this pipe"):
+        read_picture(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 def test_streams_are_written_and_read(suffix: str) -> None:
     stream = io.BytesIO()
