@@ -9,6 +9,7 @@ from PIL import Image
 
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.encode import Metadata
+from flashrib.runtime.pictures.files import our_pillow
 from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.large.sink import file_sink
 from flashrib.runtime.pictures.large.source import VipsSource
@@ -26,10 +27,10 @@ _WRITES = ("PNG", "JPEG", "TIFF")
 def result_bytes(source: Path, scale: int) -> int:
     """Return how many bytes the pixels of the result take, at least; 0 where the file cannot be read, which others say better."""
     try:
-        with Image.open(source) as image:
+        with our_pillow(), Image.open(source) as image:
             width, height = image.size
             samples = len(image.getbands()) * (2 if "16" in image.mode else 1)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow raises nearly anything for damaged files
         return 0
     return width * height * scale * scale * samples
 
@@ -43,7 +44,7 @@ def not_in_bands_because(source: Path, target: Path) -> str | None:
     if kind is None or kind.name not in _WRITES:
         return f"{target.suffix} is not written in bands: PNG, JPEG and TIFF are"
     try:
-        with Image.open(source) as image:
+        with our_pillow(), Image.open(source) as image:
             opened, info = image.format, image.info
             if opened not in _WRITES:
                 return f"{opened} is not read in bands: PNG, JPEG and TIFF are"
@@ -55,7 +56,7 @@ def not_in_bands_because(source: Path, target: Path) -> str | None:
                 return "it has several pages"
             if image.getexif().get(0x0112, 1) != 1:
                 return "it is turned by its EXIF orientation"
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Pillow raises nearly anything for damaged files
         return str(error)
     return None
 

@@ -15,11 +15,11 @@ from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import Journal
 from flashrib.runtime.jobs.large import LARGE_BYTES, not_in_bands_because, result_bytes, upscale_large
 from flashrib.runtime.jobs.plan import STREAM, Job, is_stream
+from flashrib.runtime.pictures.animation import read_animation
 from flashrib.runtime.pictures.files import check_output, read_picture, read_stream, write_picture, write_stream
 from flashrib.runtime.pictures.fit import stripped
 from flashrib.runtime.pictures.formats import written_format
 from flashrib.runtime.pictures.picture import Picture
-from flashrib.runtime.pictures.animation import read_animation
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_picture
 

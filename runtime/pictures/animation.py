@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, features
 from flashrib.runtime.artifacts.files import opened_whole
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.encode import encode_tiff
-from flashrib.runtime.pictures.files import read_page
+from flashrib.runtime.pictures.files import our_pillow, read_page
 from flashrib.runtime.pictures.fit import fitted
 from flashrib.runtime.pictures.formats import FORMATS
 from flashrib.runtime.pictures.picture import Picture
@@ -51,10 +51,12 @@ def read_animation(path: Path) -> Animation | None:
     Raises:
         PictureError: a frame is damaged.
     """
+    several = False
     try:
-        with Image.open(path) as image:
+        with our_pillow(), Image.open(path) as image:
             count = getattr(image, "n_frames", 1)
-            if count == 1 or image.format not in {"TIFF", "GIF", *_ANIMATED.values()}:
+            several = count > 1
+            if not several or image.format not in {"TIFF", "GIF", *_ANIMATED.values()}:
                 return None
             if image.format == "TIFF":
                 full = _full_pages(image)
@@ -66,8 +68,8 @@ def read_animation(path: Path) -> Animation | None:
                 image.seek(number)
                 image.load()
                 durations.append(float(image.info.get("duration", 0)))
-    except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-        if not path.is_file():
+    except Exception as error:  # Pillow raises nearly anything for damaged files
+        if not several:
             return None  # the reader of single pictures says it better
         raise PictureError(f"{path}: is damaged or truncated: {' '.join(str(error).split())}") from error
     return Animation(False, tuple(durations), loop, icc)

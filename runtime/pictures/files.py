@@ -116,12 +116,12 @@ def read_stream(file: IO[bytes], name: str, *, max_pixels: int | None = None, al
         raise PictureError(f"{name}: the file is empty")
     limit = max_pixels_by_memory() if max_pixels is None else max_pixels
     try:
-        with _our_pillow():
+        with our_pillow():
             return _read(file, name, limit, lenient=False)
     except _DamagedError:
         if not allow_truncated:
             raise
-    with _our_pillow(lenient=True):
+    with our_pillow(lenient=True):
         picture = _read(file, name, limit, lenient=True)
     lost = ("what is damaged or missing of it", *picture.extras.lost)
     return dataclasses.replace(picture, extras=dataclasses.replace(picture.extras, lost=lost))
@@ -130,7 +130,7 @@ def read_stream(file: IO[bytes], name: str, *, max_pixels: int | None = None, al
 def read_page(path: str | os.PathLike[str], page: int) -> Picture:
     """Read one page of a TIFF of several, counted from 0. See `read_picture`."""
     try:
-        with open(path, "rb") as file, _our_pillow():
+        with open(path, "rb") as file, our_pillow():
             return _read(file, f"{os.fspath(path)} (page {page + 1})", max_pixels_by_memory(), lenient=False, page=page)
     except OSError as error:
         raise PictureError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -309,7 +309,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool, page: int 
 
 
 @contextlib.contextmanager
-def _our_pillow(lenient: bool = False) -> Iterator[None]:
+def our_pillow(lenient: bool = False) -> Iterator[None]:
     """Exchange Pillow's limit of pixels for ours and its answer to truncated files, and keep its warnings off the terminal."""
     with _reading, warnings.catch_warnings():
         warnings.simplefilter("ignore")
