@@ -1,5 +1,8 @@
 """Layers shared by networks with RIB window attention, with the official names of their parameters."""
 
+import contextlib
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,11 @@ from flashrib.model.rib import coordinate_features, position_codes
 
 LAYER_NORM_EPS = 1e-6
 RIB_STD = 0.05  # of fresh weights of the bias MLP, as in the official code
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context in which nothing is cast, so that results keep the dtype of the weights; on PyTorch's meta device there is no autocast."""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class LayerNorm(nn.Module):
@@ -71,7 +79,7 @@ class WindowAttention(nn.Module):
 
     def position_codes(self) -> tuple[Tensor, Tensor]:
         """pos_q, with R^-1/2, and pos_k, each (heads, N, R), in the parameters' dtype even under autocast."""
-        with torch.autocast(self.to_hidden.device.type, enabled=False):
+        with without_autocast(self.to_hidden):
             rows, columns = self.hidden_terms()
             return position_codes(rows, columns, self.to_q * self.config.rank**-0.5, self.to_k)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.cli.classify import check_labels
-from flashrib.runtime.cli.options import add_model_options, add_tile_options, open_chosen
+from flashrib.runtime.cli.options import add_ensemble_option, add_model_options, add_tile_options, open_chosen
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.quality.classify import accuracy, classify, find_labelled, read_labels
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a classifier: names of the classes, one in a line, class 0 first",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_ensemble_option(parser)
     add_model_options(parser)
     add_tile_options(parser, default="each picture whole")
 

@@ -2,11 +2,15 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.cli.options import tile_sides
 from flashrib.runtime.cli.output import print_json, print_table
+from flashrib.runtime.errors import UsageError
 from flashrib.runtime.sessions.table import describe_model
+from flashrib.runtime.sessions.torch_plain import require_torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an ONNX file, an engine, a package or a checkpoint; default: the bundled ONNX file",
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself")
+    parser.add_argument(
+        "--macs",
+        metavar="HxW",
+        type=tile_sides,
+        help="count the multiply-adds for an input of this size as well; needs PyTorch, and a preset or a checkpoint",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -34,11 +44,30 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib info SSTlight_DFLIP_X2.pth --json
     """
     about = describe_model(arguments.model, arguments.arch)
+    if arguments.macs is not None:
+        about = {**about, "macs": _macs(arguments, about)}
     if arguments.json:
         print_json(about)
     else:
         print_table([(name.replace("_", " "), _text(name, value)) for name, value in about.items()])
     return 0
+
+
+def _macs(arguments: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Multiply-adds of the network that a file holds."""
+    require_torch("counting multiply-adds")
+    from flashrib.model import load_model, preset, presets
+    from flashrib.model.macs import count_macs
+
+    name = about.get("architecture")
+    if name in presets():
+        config = preset(name, about.get("scale") or None)
+    elif about.get("format") == "checkpoint":
+        config = load_model(arguments.model, arguments.arch).config
+    else:
+        raise UsageError(f"--macs: {name!r} is no preset: pass the checkpoint that the file was made from")
+    height, width = arguments.macs if isinstance(arguments.macs, tuple) else (arguments.macs,) * 2
+    return {"size": f"{height}x{width}", **count_macs(config, height, width)}
 
 
 def _text(name: str, value: Any) -> str:
@@ -50,6 +79,9 @@ def _text(name: str, value: Any) -> str:
             return "unknown: pass --arch" if name != "scale" else "unknown: the shapes of x2 and x3 are alike"
         case bool():
             return "yes" if value else "no"
+        case dict() if name == "macs":
+            size, *counts = value.items()
+            return f"{size[1]}: " + ", ".join(f"{what} {count / 1e9:,.1f} G" for what, count in counts)
         case dict() if name == "calibration":
             return _calibration(value)
         case dict():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.sessions.ensemble import Ensemble
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.providers import PROVIDERS
 from flashrib.runtime.sessions.spec import SessionSpec
@@ -97,6 +98,15 @@ def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_
     )
 
 
+def add_ensemble_option(parser: argparse.ArgumentParser) -> None:
+    """Add --ensemble."""
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="the mean over the picture and its seven mirror images, turned back: eight times the work, a little nearer to the truth",
+    )
+
+
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add what sends tiles to other machines."""
     group = parser.add_argument_group("cluster")
@@ -128,6 +138,12 @@ def open_chosen(arguments: argparse.Namespace, task: str | None = "upscale") -> 
         FlashribError: as `SessionSpec.open`.
     """
     session, path, kind = _open(arguments)
+    if getattr(arguments, "ensemble", False):
+        try:
+            session = Ensemble(session)
+        except UsageError as error:
+            session.close()
+            raise UsageError(f"--ensemble: {path}: {error}") from error
     if task is not None and (session.info.task == "classify") != (task == "classify"):
         session.close()
         if task == "classify":

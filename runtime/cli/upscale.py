@@ -10,6 +10,7 @@ from typing import Any
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.cli.options import (
     add_cluster_options,
+    add_ensemble_option,
     add_model_options,
     add_tile_options,
     open_chosen,
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do the I-th of N parts of the pictures, so that N machines that share a folder do them all, each once",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document about all pictures")
+    add_ensemble_option(parser)
     add_model_options(parser)
     add_tile_options(parser)
     add_cluster_options(parser)
@@ -166,6 +168,7 @@ def _run(
         if folder is not None:
             folders.make(folder)
             identity = {"model": sha256_of(model), "precision": session.info.precision, **dataclasses.asdict(options)}
+            identity |= {"ensemble": True} if arguments.ensemble else {}
             journal = stack.enter_context(opened(folder, identity, part))
         bar = stack.enter_context(PictureBar(len(jobs)))
         outcomes = run_jobs(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from flashrib.model.architectures.esc.config import ESCConfig
 from flashrib.model.attention.window.geometry import source_index
-from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
+from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention, without_autocast
 from flashrib.model.network import Upscaler
 from flashrib.model.upsamplers import build_upsampler
 
@@ -109,9 +109,7 @@ class ESC(Upscaler):
 
     def forward(self, picture: Tensor) -> Tensor:
         kernel = geometric_ensemble(self.plk_filter)
-        with torch.autocast(
-            picture.device.type, enabled=False
-        ):  # so that the residual stream stays in the weights' dtype
+        with without_autocast(picture):  # so that the residual stream stays in the weights' dtype
             shallow = self.proj(picture)
         x = shallow
         for block in self.blocks:

@@ -1,10 +1,9 @@
 """SST: Scaling Super-resolution Transformer with RIB window attention."""
 
-import torch
 from torch import Tensor, nn
 
 from flashrib.model.architectures.sst.config import SSTConfig
-from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention
+from flashrib.model.layers import ConvFFN, LayerNorm, WindowAttention, without_autocast
 from flashrib.model.network import Upscaler
 from flashrib.model.upsamplers import build_upsampler
 
@@ -45,9 +44,7 @@ class SST(Upscaler):
         self.upsampler = build_upsampler(dim, config.upsampler)
 
     def forward(self, picture: Tensor) -> Tensor:
-        with torch.autocast(
-            picture.device.type, enabled=False
-        ):  # so that the residual stream stays in the weights' dtype
+        with without_autocast(picture):  # so that the residual stream stays in the weights' dtype
             shallow = self.proj(picture)
         *blocks, norm, last = self.body
         x = shallow

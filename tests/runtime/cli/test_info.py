@@ -115,3 +115,17 @@ def test_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_bytes(path.read_bytes() + b"x")
     assert main(["info", str(path)]) == 1
     assert "is not the engine that its manifest describes" in capsys.readouterr().err
+
+
+def test_multiply_adds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--macs", "64", "--json"]) == 0
+    macs = json.loads(capsys.readouterr().out)["macs"]
+    assert macs["size"] == "64x64"
+    assert macs["total"] == macs["convolutions"] + macs["attention"]
+    write_checkpoint(tmp_path / "own.safetensors")
+    assert main(["info", str(tmp_path / "own.safetensors"), "--macs", "9x13"]) == 0
+    assert "9x13: total 0.0 G, convolutions 0.0 G, attention 0.0 G" in capsys.readouterr().out
+    metadata = dataclasses.replace(METADATA, architecture="sst-custom").to_properties()
+    write_onnx(tmp_path / "other.onnx", metadata=metadata)
+    assert main(["info", str(tmp_path / "other.onnx"), "--macs", "9x13"]) == 2
+    assert "'sst-custom' is no preset: pass the checkpoint that the file was made from" in capsys.readouterr().err
