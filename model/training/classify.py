@@ -1,6 +1,6 @@
 """Training of classifiers: cross entropy, AdamW, cosine, a moving average of the weights.
 
-`fit` trains a network on pictures in memory; `train_classifier` is the same from a configuration in a TOML file, for `flashrib train`.
+`fit` trains a network on pictures in memory; `flashrib.model.training.classifier` is the same from a TOML file, for `flashrib train`.
 """
 
 import copy

@@ -8,7 +8,8 @@ from flashrib.runtime.cli.options import add_model_options, open_chosen, whole_n
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.pictures.folder import list_pictures
-from flashrib.runtime.quality.classify import Scored, classify, read_labels
+from flashrib.runtime.pictures.labelled import read_labels
+from flashrib.runtime.quality.classify import Scored, classify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

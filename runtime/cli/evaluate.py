@@ -10,7 +10,8 @@ from flashrib.runtime.cli.classify import check_labels
 from flashrib.runtime.cli.options import add_ensemble_option, add_model_options, add_tile_options, open_chosen
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.quality.classify import accuracy, classify, find_labelled, read_labels
+from flashrib.runtime.pictures.labelled import find_labelled, read_labels
+from flashrib.runtime.quality.classify import accuracy, classify
 from flashrib.runtime.quality.evaluate import Score, average, evaluate, find_pairs
 from flashrib.runtime.sessions.table import describe_model
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flashrib.runtime.cli.options import positive_number
 from flashrib.runtime.cli.output import print_line
+from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.folders import made_folder
 from flashrib.runtime.sessions.torch_plain import DEVICES, require_torch
 
@@ -49,16 +50,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Train a network.
 
     A folder that holds a run of the same configuration continues it. Prints the
-    path of the trained weights.
+    path of the trained weights. A configuration with task = "classify" trains a
+    classifier on a folder for every class, see flashrib.model.training.classifier.
 
     examples:
       flashrib train sst-light-x2.toml -o run/ --minutes 30
       flashrib train finetune.toml -o qat/ --start run/weights.safetensors --qat fp8
     """
     require_torch("training", extra="train")
+    from flashrib.model.training.classifier import is_classifier, read_classifier_config, train_classifier
     from flashrib.model.training.config import read_config
     from flashrib.model.training.loop import train
 
+    if is_classifier(arguments.config):
+        if arguments.qat:
+            raise UsageError("--qat finetunes networks that upscale: leave it out for a classifier")
+        classifier = read_classifier_config(arguments.config, arguments.start)
+        with made_folder(arguments.output):
+            weights = train_classifier(classifier, arguments.output, device=arguments.device, minutes=arguments.minutes)
+        print_line(str(weights))
+        return 0
     config = read_config(arguments.config)
     changed = {"start": arguments.start and str(arguments.start), "qat": arguments.qat}
     config = dataclasses.replace(config, **{name: value for name, value in changed.items() if value})

@@ -1,0 +1,190 @@
+"""`flashrib train` of classifiers: from a TOML file with task = "classify", on a folder for every class or a CSV file.
+
+task = "classify"
+data = "train/"                 # a folder for every class, or a CSV file with the columns picture and label
+validation = "val/"             # the same; may be left out
+arch = "fibottention-tiny-16"   # a preset; or start = "vit.safetensors" to finetune, also a plain ViT
+epochs = 30                     # and other fields of `flashrib.model.training.classify.FitOptions`
+
+[network]                       # fields of the network's configuration that shall differ
+mask_mode = "neg_inf"
+order = "depth0"
+"""
+
+import csv
+import dataclasses
+import math
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashrib.model.architectures.registry import name_of, network_from_config, preset, presets
+from flashrib.model.checkpoint import load_model, save_safetensors
+from flashrib.model.config import NetworkConfig
+from flashrib.model.network import Network
+from flashrib.model.training.classify import FitOptions, accuracy, fit
+from flashrib.runtime.artifacts.files import replacing
+from flashrib.runtime.errors import UsageError
+from flashrib.runtime.pictures.crop import square
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.labelled import find_labelled
+
+TASK = "classify"
+WEIGHTS, LOG = "weights.safetensors", "log.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """One training run of a classifier.
+
+    Attributes:
+        data: folder or CSV file of the training's pictures.
+        validation: the same of pictures whose accuracy is logged; None: none.
+        arch: preset to train; empty where `start` is given.
+        start: checkpoint to start from; None: random weights. A head for another number of classes is made anew.
+        network: fields of the network's configuration that shall differ from the preset's or the checkpoint's.
+        fit: how it is trained.
+    """
+
+    data: Path
+    validation: Path | None = None
+    arch: str = ""
+    start: Path | None = None
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fit: FitOptions = dataclasses.field(default_factory=FitOptions)
+
+
+def is_classifier(path: Path) -> bool:
+    """Say whether a TOML file configures the training of a classifier; False for what cannot be read, too."""
+    try:
+        return tomllib.loads(path.read_text()).get("task") == TASK
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+
+
+def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierConfig:
+    """Read a TOML file; paths are taken relative to it. `start` takes the place of the file's.
+
+    Raises:
+        UsageError: unknown, missing, mistyped or out-of-range fields.
+    """
+    values = tomllib.loads(path.read_text())
+    del values["task"]
+    options = {field.name: field for field in dataclasses.fields(FitOptions)}
+    known = ("data", "validation", "arch", "start", "network", *options)
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"{path}: unknown field(s) {', '.join(unknown)}; known are {', '.join(known)}")
+    network, arch = values.get("network", {}), values.get("arch", "")
+    for name in ("data", "validation", "arch", "start"):
+        if not isinstance(values.get(name, ""), str):
+            raise UsageError(f"{path}: {name} = {values[name]!r} must be text")
+    if not values.get("data"):
+        raise UsageError(f"{path}: the field data is missing: a folder with a folder for every class, or a CSV file")
+    if not isinstance(network, dict):
+        raise UsageError(f"{path}: network must be a table, [network]")
+    for name, field in options.items():
+        wanted = type(field.default)
+        if wanted is float and type(values.get(name)) is int:
+            values[name] = float(values[name])
+        if name in values and type(values[name]) is not wanted:
+            raise UsageError(f"{path}: {name} = {values[name]!r} must be of type {wanted.__name__}")
+    fit_options = FitOptions(**{name: values[name] for name in options if name in values})
+    _check(path, fit_options)
+    given = start or (path.parent / values["start"] if values.get("start") else None)
+    if bool(arch) == (given is not None):
+        raise UsageError(f"{path}: name either arch, a preset to begin anew, or start, a checkpoint to finetune")
+    if arch and arch not in presets(TASK):
+        raise UsageError(f"{path}: arch = {arch!r} is none of {', '.join(presets(TASK))}")
+    validation = path.parent / values["validation"] if values.get("validation") else None
+    return ClassifierConfig(path.parent / values["data"], validation, arch, given, network, fit_options)
+
+
+def train_classifier(
+    config: ClassifierConfig, folder: Path, *, device: str = "auto", minutes: float = math.inf
+) -> Path:
+    """Train, and return the path of the averaged weights, which are written after every epoch with a line of the log.
+
+    Args:
+        config: what to train.
+        folder: exists; gets `weights.safetensors` and `log.csv`.
+        device: "auto", "cpu" or "cuda".
+        minutes: stop after the epoch in which they are over.
+
+    Raises:
+        UsageError: the folder holds a run already, or fields of `network` that the network has not.
+        PictureError, CheckpointError: pictures or `start` that cannot be read.
+        FlashribError: the loss became infinite or NaN.
+    """
+    weights, log = folder / WEIGHTS, folder / LOG
+    if weights.exists():
+        raise UsageError(
+            f"{folder}: holds trained weights already: choose another folder, or start from them with --start"
+        )
+    found = find_labelled(config.data)
+    torch.manual_seed(config.fit.seed)
+    network = _network(config, classes=1 + max(label for _, label in found))
+    size = network.config.inputs()[0].example[-1]
+    pictures, labels = _loaded(found, size)
+    held = None if config.validation is None else _loaded(find_labelled(config.validation), size)
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+    begin, lines = time.monotonic(), [["epoch", "loss", "validation", "seconds"]]
+    for epoch, averaged in fit(network, pictures, labels, config.fit, where):
+        share = "" if held is None else f"{accuracy(averaged, *held, device=where):.4f}"
+        lines.append([str(epoch.number), f"{epoch.loss:.5f}", share, f"{epoch.seconds:.1f}"])
+        assert isinstance(averaged, Network)
+        save_safetensors(weights, averaged, {"flashrib.epochs": str(epoch.number)})
+        with replacing(log) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+        if time.monotonic() - begin > 60 * minutes:
+            break
+    return weights
+
+
+def _network(config: ClassifierConfig, classes: int) -> Network:
+    """The network to begin with."""
+    started = None if config.start is None else load_model(config.start)
+    base: Any = preset(config.arch) if started is None else started.config
+    if base.task != TASK:
+        raise UsageError(f"{config.start}: is {base.name}, which upscales and does not classify")
+    try:
+        changed: NetworkConfig = dataclasses.replace(base, **{**config.network, "classes": classes, "name": ""})
+    except TypeError as error:
+        raise UsageError(f"[network]: {error}") from error
+    network = network_from_config(dataclasses.replace(changed, name=name_of(changed)))  # type: ignore[type-var]  # a dataclass
+    if started is not None:
+        weights = {
+            key: value for key, value in started.state_dict().items() if base.classes == classes or "head." not in key
+        }
+        own = network.state_dict()
+        if wrong := [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]:
+            raise UsageError(f"[network]: {config.start} does not fit: {wrong[0]} would have another shape")
+        network.load_state_dict({**own, **weights})
+    return network
+
+
+def _loaded(found: list[tuple[Path, int]], size: int) -> tuple[Tensor, Tensor]:
+    pictures = np.stack([square(read_picture(path), size).transpose(2, 0, 1) for path, _ in found])
+    return torch.from_numpy(pictures), torch.tensor([label for _, label in found])
+
+
+def _check(path: Path, options: FitOptions) -> None:
+    checks = {
+        "epochs": options.epochs >= 1,
+        "batch": options.batch >= 1,
+        "lr": options.lr > 0,
+        "weight_decay": options.weight_decay >= 0,
+        "warmup": 0 <= options.warmup < options.epochs,
+        "ema": 0 <= options.ema < 1,
+        "smoothing": 0 <= options.smoothing < 1,
+        "clip": options.clip > 0,
+        "shift": options.shift >= 0,
+    }
+    for name, valid in checks.items():
+        if not valid:
+            raise UsageError(f"{path}: {name} = {getattr(options, name)!r} is out of range")
