@@ -43,7 +43,7 @@ def config_file(folder: Path, text: str) -> Path:
 GOOD = """data = "data"
 validation = "data"
 start = "plain.safetensors"
-epochs = 8
+epochs = 4
 batch = 6
 lr = 3e-3
 ema = 0.5
@@ -62,7 +62,7 @@ def test_a_plain_vit_is_finetuned(folder: Path, capsys: pytest.CaptureFixture[st
     trained = load_model(weights)
     assert trained.config == dataclasses.replace(PLAIN, classes=2, mask_mode="zero_logit", order="none")
     rows = list(csv.DictReader((folder / "run" / "log.csv").read_text().splitlines()))
-    assert len(rows) == 8
+    assert len(rows) == 4
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert float(rows[-1]["validation"]) == 1.0
     assert main(["train", str(config), "-o", str(folder / "run")]) == 2
@@ -74,7 +74,7 @@ def test_a_plain_vit_is_finetuned(folder: Path, capsys: pytest.CaptureFixture[st
     [
         (("data =", "dta ="), "unknown field(s) dta"),
         (('data = "data"', ""), "field data is missing"),
-        (("epochs = 8", "epochs = 0"), "epochs = 0 is out of range"),
+        (("epochs = 4", "epochs = 0"), "epochs = 0 is out of range"),
         (("lr = 3e-3", 'lr = "fast"'), "must be of type float"),
         (('start = "plain.safetensors"', ""), "either arch"),
         (('start = "plain.safetensors"', 'arch = "sst"'), "none of fibottention"),
