@@ -24,7 +24,7 @@ from flashrib.runtime.sessions.protocol import Pixels
 from flashrib.runtime.sessions.table import open_session
 from flashrib.runtime.sessions.torch_gpu.session import PRECISIONS, GpuSession
 from flashrib.runtime.tiling.plan import plan
-from flashrib.runtime.tiling.upscale import DEFAULT_HALO, _tile_sides, upscale_array
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO, tile_sides, upscale_array
 
 
 def picture(megapixels: float) -> Pixels:
@@ -80,7 +80,7 @@ def main() -> None:
         pixels = picture(megapixels)
         height, width = pixels.shape[:2]
         tile = max(height, width) if arguments.whole else arguments.tile
-        sides = _tile_sides(session, tile, arguments.halo, height, width)
+        sides = tile_sides(session, tile, arguments.halo, height, width)
         info = session.info
         tiles = plan(height, width, sides, arguments.halo, info.alignment, info.minimum, info.fixed_size)
         torch.cuda.reset_peak_memory_stats(session.devices[0])

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from flashrib.runtime.cli.output import PictureBar, print_error, print_json, pri
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.video import VideoOptions, VideoReport, upscale_video
 from flashrib.runtime.sessions.protocol import Pixels
-from flashrib.runtime.tiling.upscale import upscale_array
+from flashrib.runtime.tiling.frames import upscale_frames
 from flashrib.runtime.video.codecs import CODECS, NAMES
 
 PREVIEW_SECONDS = 3
@@ -86,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     session, model, kind = open_chosen(arguments)
     with session, PictureBar(1) as bar:
 
-        def upscale(pixels: Pixels) -> Pixels:
-            return upscale_array(session, pixels, tile=arguments.tile, halo=arguments.halo)
+        def upscale(frames: Iterator[Pixels]) -> Iterator[Pixels]:
+            return upscale_frames(session, frames, tile=arguments.tile, halo=arguments.halo)
 
         def progress(done: int, total: int) -> None:
             bar.report(done, total or done + 1)

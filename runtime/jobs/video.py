@@ -12,7 +12,8 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -35,7 +36,9 @@ SEGMENT_FRAMES = 240
 AHEAD = 4
 """Frames that wait between two stages."""
 
-Upscale = Callable[[Pixels], Pixels]
+Upscale = Callable[[Iterator[Pixels]], Iterator[Pixels]]
+
+_NOTHING = np.empty((0, 0), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,8 @@ def upscale_video(
     Args:
         source: the video; "-": standard input, which cannot be resumed and of which the pictures alone are taken.
         target: the file to write, or "-": standard output, as YUV4MPEG2.
-        upscale: maps pixels (H, W, 3) or (H, W), uint8 or uint16, to pixels `scale` times as high and wide.
+        upscale: maps frames, (H, W, 3) or (H, W) of uint8 or uint16, to frames `scale` times as high and wide, in order; it may ask for
+            some more before it gives the first, as `flashrib.runtime.tiling.frames.upscale_frames` does.
         scale: magnification.
         identity: whatever decides what `upscale` makes, in JSON's types; segments of another identity are not used.
         options: see `VideoOptions`.
@@ -177,7 +181,6 @@ class _Work:
         self.progress = progress or (lambda done, total: None)
         self.done = self.upscaled = self.resumed = 0
         self.warnings: list[str] = []
-        self._last: tuple[Pixels, Pixels] | None = None
         self.total = self._estimate()
 
     def to_file(self, frames: Iterator[Frame], identity: dict[str, Any]) -> VideoReport:
@@ -213,7 +216,8 @@ class _Work:
         codec = Codec("y4m", "rawvideo")
         name = "yuv444p" if self.video.bits == 8 else f"yuv444p{min(self.video.bits, 12)}le"
         chosen = "gray" if self.video.gray and self.video.bits == 8 else name
-        pixels = ((self._pixels(frame), frame.pts, frame.duration) for frame in frames)
+        made = self._upscaled(frames, lambda number: False)
+        pixels = ((pixels, frame.pts, frame.duration) for _, frame, pixels in made if pixels is not None)
         ratio = self.video.sample_aspect_ratio
         count = write_segment(Path("pipe:1"), pixels, self.video, codec, chosen, {"strict": "-1"}, ratio, pipe=True)
         height, width = self.first.pixels.shape[:2]
@@ -262,32 +266,83 @@ class _Work:
         """Make the segments that are missing; returns all, in order."""
         segments: list[Path] = []
         encoding: list[Future[None]] = []
+        waiting: _Queue | None = None
         with ThreadPoolExecutor(2, "encode") as pool, _Ahead(frames) as ahead:
-            for number, group in enumerate(_groups(ahead, self.options.segment_frames)):
-                segment = parts / f"{number:06}.nut"
-                segments.append(segment)
-                if segment.is_file():
-                    skipped = sum(1 for _ in group)
-                    self.resumed += skipped
-                    self._count(skipped)
-                    continue
-                waiting: _Queue = queue.Queue(AHEAD)
-                future = pool.submit(self._encode, segment, waiting, codec, chosen, settings)
-                encoding.append(future)
-                try:
-                    for frame in group:
-                        _put(waiting, (self._pixels(frame), frame.pts, frame.duration), future)
-                        self._count(1)
-                    _put(waiting, None, future)
-                except BaseException:
+            made = self._upscaled(ahead, lambda number: (parts / f"{number:06}.nut").is_file())
+            try:
+                for number, frame, pixels in made:
+                    if number == len(segments):  # the first frame of a segment
+                        if waiting is not None:
+                            _put(waiting, None, encoding[-1])
+                        while len(encoding) > 1:
+                            encoding.pop(0).result()
+                        segment, waiting = parts / f"{number:06}.nut", None
+                        segments.append(segment)
+                        if pixels is not None:
+                            waiting = queue.Queue(AHEAD)
+                            encoding.append(pool.submit(self._encode, segment, waiting, codec, chosen, settings))
+                    if waiting is None or pixels is None:
+                        self.resumed += 1
+                    else:
+                        _put(waiting, (pixels, frame.pts, frame.duration), encoding[-1])
+                    self._count(1)
+                if waiting is not None:
+                    _put(waiting, None, encoding[-1])
+            except BaseException:
+                made.close()
+                if waiting is not None:
                     waiting.queue.clear()
                     waiting.put(_Stop())
-                    raise
-                while len(encoding) > 1:
-                    encoding.pop(0).result()
+                raise
             for future in encoding:
                 future.result()
         return segments
+
+    def _upscaled(
+        self, frames: Iterator[Frame], is_done: Callable[[int], bool]
+    ) -> Generator[tuple[int, Frame, Pixels | None]]:
+        """Yield (segment, frame, result) in order; None for frames of segments that are done.
+
+        Frames that equal the one before are not computed again. The network may be ahead of what is yielded by some frames.
+        """
+        ahead: deque[tuple[int, Frame, bool | None]] = (
+            deque()
+        )  # segment, frame without pixels, whether it is computed; None: is done
+
+        def distinct() -> Iterator[Pixels]:
+            before: Pixels | None = None
+            for index, frame in enumerate(frames):
+                number = index // self.options.segment_frames
+                done = is_done(number)
+                fresh = not done and (before is None or not np.array_equal(before, frame.pixels))
+                ahead.append((number, dataclasses.replace(frame, pixels=_NOTHING), None if done else fresh))
+                before = None if done else frame.pixels
+                if fresh:
+                    self.upscaled += 1
+                    if self.options.preview:
+                        sources.append(frame.pixels)
+                    yield frame.pixels
+
+        def repeated() -> Iterator[tuple[int, Frame, Pixels | None]]:
+            while ahead and not ahead[0][2]:
+                number, frame, computed = ahead.popleft()
+                yield number, frame, None if computed is None else last
+
+        sources: deque[Pixels] = deque()
+        last: Pixels | None = None
+        for result in self.upscale(distinct()):
+            yield from repeated()
+            number, frame, _ = ahead.popleft()
+            last = self._beside(sources.popleft(), result) if self.options.preview else result
+            yield number, frame, last
+            yield from repeated()
+        yield from repeated()
+
+    def _beside(self, source: Pixels, result: Pixels) -> Pixels:
+        """Return the bicubic enlargement of a frame, and the network's beside it."""
+        most = np.iinfo(source.dtype).max
+        plain = np.clip(np.rint(imresize(source.astype(np.float64), self.scale)), 0, most)
+        return np.concatenate([plain.astype(source.dtype), result], axis=1)
 
     def _encode(self, segment: Path, waiting: "_Queue", codec: Codec, chosen: str, settings: dict[str, str]) -> None:
         staged = segment.with_suffix(".tmp")
@@ -311,20 +366,6 @@ class _Work:
             os.fsync(file.fileno())
         os.replace(staged, self.target)
         return joined
-
-    def _pixels(self, frame: Frame) -> Pixels:
-        """Return a frame upscaled; frames that equal the one before are not computed again."""
-        if self._last is not None and np.array_equal(self._last[0], frame.pixels):
-            return self._last[1]
-        result = self.upscale(frame.pixels)
-        self.upscaled += 1
-        if self.options.preview:
-            most = np.iinfo(frame.pixels.dtype).max
-            plain = imresize(frame.pixels.astype(np.float64), self.scale)
-            plain = np.clip(np.rint(plain), 0, most).astype(frame.pixels.dtype)
-            result = np.concatenate([plain, result], axis=1)
-        self._last = frame.pixels, result
-        return result
 
     def _count(self, frames: int) -> None:
         self.done += frames
@@ -364,21 +405,6 @@ def _taken(waiting: _Queue) -> Iterator[tuple[Pixels, int, int]]:
         if isinstance(item, _Stop):
             raise FlashribError("stopped")
         yield item
-
-
-def _groups(frames: Iterator[Frame], size: int) -> Iterator[Iterator[Frame]]:
-    """Cut frames into groups of `size`; each must be used up before the next."""
-
-    def group(first: Frame) -> Iterator[Frame]:
-        yield first
-        for _ in range(size - 1):
-            frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame
-
-    while (first := next(frames, None)) is not None:
-        yield group(first)
 
 
 class _Ahead:

@@ -142,7 +142,7 @@ def upscale_stream(
     info = session.info
     height, width = source.height, source.width
     halo = DEFAULT_HALO if halo is None else halo
-    sides = _tile_sides(session, tile, halo, height, width)
+    sides = tile_sides(session, tile, halo, height, width)
     current = plan(height, width, sides, halo, info.alignment, info.minimum, info.fixed_size)
     while (row := run_tiles(session, source, current, sink, progress)) < height:
         # Outside of any except clause: its traceback would keep the arrays of the tile that did not fit.
@@ -162,7 +162,7 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"the pixels have the shape {pixels.shape}, but it must be (H, W, 3) or (H, W), not empty")
 
 
-def _tile_sides(
+def tile_sides(
     session: Session, tile: int | tuple[int, int] | None, halo: int, height: int, width: int
 ) -> tuple[int, int]:
     """Return the (height, width) that a tile owns, no larger than the picture needs."""

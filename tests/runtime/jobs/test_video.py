@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,19 @@ HDR = {
 }
 
 
-def double(pixels: NDArray[Any]) -> NDArray[Any]:
+def twice(pixels: NDArray[Any]) -> NDArray[Any]:
     """A network of scale 2 that is easily predicted."""
     return pixels.repeat(2, 0).repeat(2, 1)
+
+
+def double(frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The network, two frames ahead."""
+    waiting: list[NDArray[Any]] = []
+    for pixels in frames:
+        waiting.append(twice(pixels))
+        if len(waiting) == 3:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def frames(path: Path) -> list[NDArray[Any]]:
@@ -115,7 +126,7 @@ def test_without_loss_the_pixels_are_those_of_the_network(tmp_path: Path) -> Non
     upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", double, 2, {}, VideoOptions(codec="ffv1"))
     with av.open(str(tmp_path / "in.mkv")) as before, av.open(str(tmp_path / "out.mkv")) as after:
         for one, other in zip(before.decode(video=0), after.decode(video=0), strict=True):
-            np.testing.assert_array_equal(double(one.to_ndarray(format="rgb24")), other.to_ndarray(format="rgb24"))
+            np.testing.assert_array_equal(twice(one.to_ndarray(format="rgb24")), other.to_ndarray(format="rgb24"))
 
 
 def test_how_it_was_cut_makes_no_difference(tmp_path: Path) -> None:
@@ -148,12 +159,13 @@ def test_a_broken_run_goes_on(tmp_path: Path) -> None:
     options = VideoOptions(segment_frames=3)
     calls = 0
 
-    def breaks(pixels: NDArray[Any]) -> NDArray[Any]:
+    def breaks(frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         nonlocal calls
-        calls += 1
-        if calls > 7:
-            raise FlashribError("the power went")
-        return double(pixels)
+        for pixels in frames:
+            calls += 1
+            if calls > 7:
+                raise FlashribError("the power went")
+            yield twice(pixels)
 
     with pytest.raises(FlashribError, match="the power went"):
         upscale_video(source, target, breaks, 2, {"model": 1}, options)
@@ -170,7 +182,7 @@ def test_another_model_begins_again(tmp_path: Path) -> None:
     source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
     write_video(source)
 
-    def breaks(pixels: NDArray[Any]) -> NDArray[Any]:
+    def breaks(frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -183,9 +195,10 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from flashrib.runtime.jobs.video import VideoOptions, upscale_video
-def slow(pixels):
-    time.sleep(0.03)
-    return pixels.repeat(2, 0).repeat(2, 1)
+def slow(frames):
+    for pixels in frames:
+        time.sleep(0.03)
+        yield pixels.repeat(2, 0).repeat(2, 1)
 upscale_video(Path("in.mkv"), Path("out.mkv"), slow, 2, {}, VideoOptions(codec="ffv1", segment_frames=4))
 """
 
@@ -245,10 +258,10 @@ def test_a_result_is_not_replaced_unasked(tmp_path: Path) -> None:
 def test_two_processes_do_not_write_the_same(tmp_path: Path) -> None:
     write_video(tmp_path / "in.mkv")
 
-    def inside(pixels: NDArray[Any]) -> NDArray[Any]:
+    def inside(frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         with pytest.raises(FlashribError, match="another process"):
             upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", double, 2, {})
-        return double(pixels)
+        return double(frames)
 
     upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", inside, 2, {})
 
@@ -259,7 +272,7 @@ def test_pipes(tmp_path: Path) -> None:
     write_video(tmp_path / "in.mkv", times=tuple(range(0, 200, 40)))
     script = (
         "import sys\nfrom pathlib import Path\nfrom flashrib.runtime.jobs.video import upscale_video\n"
-        "upscale_video(Path(sys.argv[1]), Path('-'), lambda p: p.repeat(2, 0).repeat(2, 1), 2, {})\n"
+        "upscale_video(Path(sys.argv[1]), Path('-'), lambda f: (p.repeat(2, 0).repeat(2, 1) for p in f), 2, {})\n"
     )
     first = subprocess.run([sys.executable, "-c", script, "in.mkv"], cwd=tmp_path, capture_output=True, check=True)
     assert first.stdout.startswith(b"YUV4MPEG2 W128 H96")
