@@ -98,7 +98,7 @@ def test_one_operator_or_architecture_does_not_know_another() -> None:
 
 
 def test_shared_parts_of_networks_know_no_architecture() -> None:
-    above = "model.architectures model.checkpoint model.fold model.training"
+    above = "model.architectures model.checkpoint model.fold model.macs model.training"
     packages = ("model", "model.gpu")  # public names, and which architecture has a form for GPUs
     parts = [m for m in FILES if inside(m, "model") and not inside(m, above) and m not in packages]
     assert [f"{m} -> {target}" for m in parts for target, _ in imports(m) if inside(target, above)] == []
