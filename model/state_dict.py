@@ -191,6 +191,11 @@ def check_archive(path: Path) -> None:
             raise CheckpointError(
                 f"{path}: a TorchScript program, which holds code: pass the checkpoint that it was made from"
             )
+        size, claimed = path.stat().st_size, sum(entry.file_size for entry in archive.infolist())
+        if (
+            claimed > 4 * size + 1_000_000
+        ):  # PyTorch does not compress; a bomb would keep the checksums busy for minutes
+            raise CheckpointError(f"{path}: a ZIP archive of {size} bytes that claims to hold {claimed}: refused")
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged: the checksum of its entry {damaged!r} is wrong")

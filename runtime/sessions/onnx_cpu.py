@@ -27,4 +27,5 @@ def open_onnx(model: str | os.PathLike[str] | bytes, threads: int | None = None,
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = model if isinstance(model, bytes) else os.fspath(model)
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # Its fallback would try the same again, and print a banner on standard output.
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)

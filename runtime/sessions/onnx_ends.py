@@ -7,6 +7,9 @@ from typing import Any
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import ModelError
 
+MOST_PICTURES = 1024
+"""Pictures of a run that a file may ask for."""
+
 _INPUT_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -45,6 +48,8 @@ def _check_ends(path: str | os.PathLike[str], session: Any) -> tuple[int | str, 
     shape = inputs[0].shape
     if len(shape) != 4 or shape[1] != 3:
         raise ModelError(f"{path}: the input is {shape}, but it must be (B, 3, H, W)")
+    if isinstance(shape[0], int) and not 1 <= shape[0] <= MOST_PICTURES:
+        raise ModelError(f"{path}: takes {shape[0]} pictures at a time, but it must take 1 to {MOST_PICTURES}")
     if isinstance(shape[2], int) != isinstance(shape[3], int):
         raise ModelError(f"{path}: the input is {shape}, but its height and width must be both static or both dynamic")
     return shape[0], shape[2], shape[3]

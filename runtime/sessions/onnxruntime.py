@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
+from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
@@ -111,6 +112,7 @@ class OnnxRuntimeSession(SessionBase):
         described = describe_onnx(path)
         external_files(path)
         check_weights(path, described)
+        check_loops(path)
         row = provider_named(provider)
         onnxruntime: Any = load_onnxruntime()
         session_options = onnxruntime.SessionOptions()
@@ -125,7 +127,7 @@ class OnnxRuntimeSession(SessionBase):
         try:
             providers = add_provider(session_options, row, options or {})
             self._session: Any = onnxruntime.InferenceSession(
-                os.fspath(openable(path)), session_options, providers=providers
+                os.fspath(openable(path)), session_options, providers=providers, enable_fallback=0
             )
         except SessionError:
             raise

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flashrib.model.checkpoint import describe_checkpoint, load_model, read_state_dict, save_safetensors, sha256_of
+from flashrib.runtime.cli import main
 from flashrib.runtime.errors import CheckpointError
 from tests.model.networks import SMALL, same, small_network
 
@@ -225,3 +226,24 @@ def test_sha256_of(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         sha256_of(tmp_path / "y")
+
+
+def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"")
+        archive.writestr("x/data/0", bytes(200_000_000))
+    with pytest.raises(CheckpointError, match=r"a ZIP archive of \d+ bytes that claims to hold 200000000: refused"):
+        load_model(path)
+
+
+def test_an_archive_of_a_future_version(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(small_network().state_dict(), path)
+    content = bytearray(path.read_bytes())
+    position = content.index(b"PK\x01\x02")
+    content[position + 6] = 255  # version needed to extract
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        load_model(path)
+    assert main(["info", str(path)]) == 1
