@@ -28,7 +28,7 @@ from triton.testing import do_bench_cudagraph
 
 from flashrib.model.attention.window import op as fused
 from flashrib.model.attention.window import window_attention
-from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.attention.window.geometry import merge, pad_and_roll, split_heads
 from flashrib.model.attention.window.tuning import Blocks
 
 EXPONENTIALS_PER_SECOND = (
@@ -99,7 +99,7 @@ def backends(run: Callable[[], Any]) -> float:
 
 def official_stage(qkv: Tensor, pos_q: Tensor, pos_k: Tensor, side: int, heads: int) -> Tensor:
     """The official way from the qkv map on: complete, cut, concatenate, widen v, attention, put back."""
-    q, k, v = split_heads(complete(qkv, (side, side), (0, 0)), (side, side), heads).flatten(1, 3).flatten(3, 4)
+    q, k, v = split_heads(pad_and_roll(qkv, (side, side), (0, 0)), (side, side), heads).flatten(1, 3).flatten(3, 4)
     q = torch.cat([q, pos_q.expand(q.shape[0], -1, -1, -1)], dim=-1)
     k = torch.cat([k, pos_k.expand(k.shape[0], -1, -1, -1)], dim=-1)
     wide = torch.cat([v, v.new_zeros(*v.shape[:-1], pos_q.shape[-1])], dim=-1)

@@ -76,8 +76,7 @@ class Attention(nn.Module):
         if self.gate is not None:
             gated = x if self.gate_dwc is None else channels_first(self.gate_dwc, x)
             out = out * torch.sigmoid(self.gate(gated))
-        y: Tensor = self.out(out)
-        return y
+        return self.out(out)
 
 
 class FFN(nn.Module):
@@ -95,8 +94,7 @@ class FFN(nn.Module):
             x = self.norm(x)
         u = F.gelu(self.proj(x))
         u = u + F.gelu(channels_first(self.dwc, u))
-        y: Tensor = self.last(u)
-        return y
+        return self.last(u)
 
 
 class Deployed(nn.Module):
@@ -130,5 +128,4 @@ class DeployedUpscaler(Deployed, ABC):
     def forward(self, picture: Tensor) -> Tensor:
         shallow = self.first(picture).permute(0, 2, 3, 1)
         x = shallow + channels_first(self.last, self.norm(self.body(shallow)))
-        y: Tensor = self.upsampler(x.permute(0, 3, 1, 2), picture)
-        return y
+        return self.upsampler(x.permute(0, 3, 1, 2), picture)

@@ -11,6 +11,7 @@ from torch.autograd.function import FunctionCtx
 from torch.library import triton_op, wrap_triton
 
 from flashrib.model import depthwise_kernel as kernels
+from flashrib.model.sizes import ceil_div
 
 PIXELS, CHANNELS = 64, 32  # of a program of the convolution
 SUMMED_PIXELS, STEPS = 16, 16  # of a step, and steps, of a program that adds up gradients of the weights
@@ -20,7 +21,7 @@ def _convolve(source: Tensor, weight: Tensor, bias: Tensor | None, flip: bool) -
     batch, height, width, channels = source.shape
     source, count = source.contiguous(), batch * height * width
     out = torch.empty_like(source)
-    grid = (-(-count // PIXELS), -(-channels // CHANNELS))
+    grid = (ceil_div(count, PIXELS), ceil_div(channels, CHANNELS))
     wrap_triton(kernels.depthwise_kernel)[grid](
         source,
         weight.reshape(channels, 9),
@@ -47,7 +48,7 @@ def _depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor
     """Gradients of the map, and of the nine weights and the bias in the rows of (10, C)."""
     batch, height, width, channels = x.shape
     grad, x, count = grad.to(x.dtype).contiguous(), x.contiguous(), batch * height * width
-    programs = -(-count // (SUMMED_PIXELS * STEPS))
+    programs = ceil_div(count, SUMMED_PIXELS * STEPS)
     sums = x.new_empty(programs, 10, channels, dtype=torch.float32)
     wrap_triton(kernels.depthwise_weights_kernel)[(programs, -(-channels // CHANNELS))](
         x, grad, count, height, width, sums, C=channels, STEPS=STEPS, BP=SUMMED_PIXELS, BC=CHANNELS

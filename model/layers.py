@@ -102,8 +102,7 @@ class WindowAttention(nn.Module):
         out = out.permute(0, 3, 1, 2)
         if self.gate is not None:
             out = out * self.gate(x)
-        y: Tensor = self.to_out(out)
-        return y
+        return self.to_out(out)
 
 
 class ConvFFN(nn.Module):
@@ -128,5 +127,4 @@ class ConvFFN(nn.Module):
         """`forward` as its definition reads, on any device."""
         u = F.gelu(self.proj(x))
         u = u + F.gelu(self.dwc(u))
-        y: Tensor = self.get_submodule(self.last)(u)
-        return y
+        return self.get_submodule(self.last)(u)

@@ -16,8 +16,7 @@ class Network(nn.Module):
 
     def reference(self, *inputs: Tensor) -> Tensor:
         """The official test pipeline, which every deployment form must equal: the tensors of `config.inputs()` -> the result."""
-        y: Tensor = self(*inputs)
-        return y
+        return self(*inputs)
 
     def initialise(self) -> None:
         """Give the parameters the random values that the official training starts from, where they are not PyTorch's defaults."""
@@ -38,8 +37,7 @@ class Upscaler(Network):
 
     def upscale(self, picture: Tensor) -> Tensor:
         """The official test pipeline, on the whole picture."""
-        y: Tensor = self(picture)
-        return y
+        return self(picture)
 
     def reference(self, *inputs: Tensor) -> Tensor:
         return self.upscale(*inputs)

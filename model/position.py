@@ -22,7 +22,7 @@ def constant_codes(rows: Tensor, columns: Tensor, to_q: Tensor, to_k: Tensor) ->
         to_k: (heads, M, R).
 
     Returns:
-        pos_q (heads, N, R') and pos_k (heads, N, R') or (1, N, R'), R' = a power of two, completed by zeros.
+        pos_q (heads, N, R') and pos_k (heads, N, R') or (1, N, R'), R' = a power of two, padded by zeros.
     """
     hidden, rank = to_q.shape[1:]
     if power_of_two(rank) >= hidden:

@@ -58,8 +58,7 @@ class NearestConv(nn.Module):
         self.f = nn.Sequential(*stages, nn.Conv2d(n, 3, 3, padding=1))
 
     def forward(self, features: Tensor, picture: Tensor) -> Tensor:
-        y: Tensor = self.f(features + self.f_img(picture))
-        return y
+        return self.f(features + self.f_img(picture))
 
 
 def build_upsampler(dim: int, config: UpsamplerConfig) -> nn.Module:

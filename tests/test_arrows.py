@@ -33,7 +33,8 @@ ARROWS = {
     "runtime.cli": "runtime model export calibration",
     "model": "runtime.artifacts.files",
     "model.config": "",
-    "model.attention": "model.config",
+    "model.sizes": "",
+    "model.attention": "model.config model.sizes",
     "model.training": "model runtime.artifacts.files runtime.pictures runtime.quality.metrics",
     "export": "model runtime.artifacts runtime.nvidia runtime.quality.rms runtime.quality.parity_bounds"
     " runtime.sessions.protocol runtime.sessions.onnx_cpu",

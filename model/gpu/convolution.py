@@ -18,8 +18,7 @@ def convolution(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
 def convolve(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
     """Convolution (B, H, W, in) -> (B, H', W', out): in a package as the operator, elsewhere as PyTorch's own."""
     if torch.compiler.is_exporting() and not torch.onnx.is_in_onnx_export():
-        y: Tensor = convolution(x, weight, padding)
-        return y
+        return convolution(x, weight, padding)
     return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding).permute(0, 2, 3, 1)
 
 

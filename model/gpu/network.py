@@ -26,8 +26,7 @@ def gate_of(attention: deploy.Attention, dtype: torch.dtype) -> Matmul | Narrow 
 def attend(attention: WindowAttention, gate: nn.Module | None, maps: Maps) -> Tensor:
     """Attention from n (only for a gate) and y, which is qkv; leaves x."""
     qkv = maps.take("y")
-    out: Tensor = attention(qkv, None if gate is None else gate(Maps(source=maps.take("n"))).take("x"))
-    return out
+    return attention(qkv, None if gate is None else gate(Maps(source=maps.take("n"))).take("x"))
 
 
 class GpuNetwork(nn.Module, ABC):
@@ -84,5 +83,4 @@ class GpuNetwork(nn.Module, ABC):
             del maps, x  # gone when the next pass has read them
             maps = join(inputs)
         maps = self.sum(Maps(source=self.last(maps.take("n")), residual=shallow))
-        y: Tensor = self.head(maps.take("x"), picture)
-        return y
+        return self.head(maps.take("x"), picture)

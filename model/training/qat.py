@@ -89,8 +89,7 @@ class QuantizationAware:
         """As the network's `forward`, with rounded weights and activations."""
         parameters = dict(self.network.named_parameters())
         rounded = {name: rounded_weight(parameters[name], self.mode) for name in self.weights}
-        y: Tensor = functional_call(self.network, rounded, (x,))
-        return y
+        return functional_call(self.network, rounded, (x,))
 
     @contextmanager
     def rounded(self) -> Iterator[None]:

@@ -30,8 +30,7 @@ class ConvLayer(nn.Module):
         images = head.flatten(0, 1)[None]  # (1, B*P, H, W): one group per channel and image
         mixed = F.conv2d(images, dynamic, padding=1, groups=dynamic.shape[0]).reshape(head.shape)
         mixed = mixed + F.conv2d(head, kernel, padding=kernel.shape[-1] // 2)
-        y: Tensor = passed + self.aggr(mixed.permute(0, 2, 3, 1))
-        return y
+        return passed + self.aggr(mixed.permute(0, 2, 3, 1))
 
 
 class ESCBlock(nn.Module):

@@ -63,8 +63,7 @@ class PartialConv(nn.Module):
         self.aggr = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
-        y: Tensor = self.aggr(self.plk(x, kernel))
-        return y
+        return self.aggr(self.plk(x, kernel))
 
 
 class ESCBlock(nn.Module):
@@ -88,8 +87,7 @@ class ESCBlock(nn.Module):
         y = y + self.attn(self.ln_attn(y))
         for norm, ffn, conv in zip(self.lns, self.convffns, self.pconvs, strict=True):
             y = y + conv(ffn(norm(y)), kernel)
-        out: Tensor = x + self.conv_out(self.ln_out(y))
-        return out
+        return x + self.conv_out(self.ln_out(y))
 
 
 class ESC(Upscaler):
@@ -114,8 +112,7 @@ class ESC(Upscaler):
         x = shallow
         for block in self.blocks:
             x = block(x, kernel)
-        y: Tensor = self.upsampler(shallow + self.last(x), picture)
-        return y
+        return self.upsampler(shallow + self.last(x), picture)
 
     def upscale(self, picture: Tensor) -> Tensor:
         """The official test pipeline: pad the picture to whole windows by reflection, run, crop.

@@ -20,8 +20,7 @@ class SSTLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm_attn(x))
-        y: Tensor = x + self.ffn(self.norm_ffn(x))
-        return y
+        return x + self.ffn(self.norm_ffn(x))
 
 
 class SST(Upscaler):
@@ -50,8 +49,7 @@ class SST(Upscaler):
         x = shallow
         for block in blocks:
             x = x + block(x)
-        y: Tensor = self.upsampler(shallow + last(norm(x)), picture)
-        return y
+        return self.upsampler(shallow + last(norm(x)), picture)
 
     def initialise(self) -> None:
         """Biases are zero, 1x1 convolutions are drawn from a normal distribution of width 0.02, the others are PyTorch's."""

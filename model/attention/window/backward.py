@@ -11,6 +11,7 @@ from flashrib.model.attention.window import backward_kernel as kernels
 from flashrib.model.attention.window.geometry import fold_reflection, padded_length
 from flashrib.model.attention.window.launch import capability, configured, constants, number_of_windows
 from flashrib.model.attention.window.tuning import backward_blocks_for
+from flashrib.model.sizes import ceil_div
 
 PIXELS = 128  # of a program of the first kernel
 PROGRAMS = 1056  # wanted of a launch, 8 for each multiprocessor of an H100
@@ -73,17 +74,17 @@ def window_attention_backward(
     d_qkv = torch.empty_like(qkv)
     size = (padded_length(height, wh), padded_length(width, ww), 2 * inner) if padded else (0, 0, 0)
     d_mirrored = qkv.new_empty(batch, *size, dtype=torch.float32)
-    blocks = num_heads * -(-tokens // for_keys.keys)
+    blocks = num_heads * ceil_div(tokens, for_keys.keys)
     group = _group(windows, blocks, False)
-    groups = -(-windows // group)
+    groups = ceil_div(windows, group)
     d_pos_k = qkv.new_empty(groups, *pos_q.shape, dtype=torch.float32)
     operands = (qkv, codes_q, codes_k, scaled, lse, delta, query_bias, height, width, windows, d_qkv)
     wrap_triton(configured(kernels.keys_kernel, for_keys))[(groups * blocks,)](
         *operands, d_mirrored, d_pos_k, **fixed, PADDED=padded, GROUP=group
     )
-    blocks = num_heads * -(-tokens // for_queries.queries)
+    blocks = num_heads * ceil_div(tokens, for_queries.queries)
     group = _group(windows, blocks, padded)
-    groups = -(-windows // group)
+    groups = ceil_div(windows, group)
     make = qkv.new_zeros if padded else qkv.new_empty
     d_pos_q = make(groups, *pos_q.shape, dtype=torch.float32)
     wrap_triton(configured(kernels.queries_kernel, for_queries))[(groups * blocks,)](

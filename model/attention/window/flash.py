@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashrib.model.attention.window.extras import biased, gated
-from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.attention.window.geometry import merge, pad_and_roll, split_heads
 from flashrib.model.config import Window
 
 
@@ -28,7 +28,7 @@ def window_attention_flash(
     from flash_attn import flash_attn_func
 
     q, k, v = split_heads(
-        complete(biased(qkv, qkv_bias), window, shift), window, num_heads
+        pad_and_roll(biased(qkv, qkv_bias), window, shift), window, num_heads
     )  # (B, rows, columns, heads, Wh, Ww, D) each
     head_dim, rank = q.shape[-1], pos_q.shape[-1]
 

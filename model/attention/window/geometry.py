@@ -1,6 +1,6 @@
-"""Between maps and windows: completion by reflection, cyclic shift, partition, and back.
+"""Between maps and windows: padding by reflection, cyclic shift, partition, and back.
 
-All of it is address arithmetic: row i of the completed, shifted map is row `source_index(...)[i]` of the map itself.
+All of it is address arithmetic: row i of the padded, shifted map is row `source_index(...)[i]` of the map itself.
 """
 
 import torch
@@ -24,7 +24,7 @@ def padded_length(length: int, window: int) -> int:
 
 
 def source_index(length: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Index into the map for every position of its completed map after the roll by -shift: (padded,), int64."""
+    """Index into the map for every position of its padded map after the roll by -shift: (padded,), int64."""
     padded = padded_length(length, window)
     index = torch.arange(padded, device=device)
     if shift:
@@ -32,8 +32,8 @@ def source_index(length: int, window: int, shift: int, device: torch.device) -> 
     return reflect(index, length)
 
 
-def complete(x: Tensor, window: Window, shift: Window) -> Tensor:
-    """Complete a channels-last map (B, H, W, C) to whole windows by reflection at bottom and right, and roll it by -shift."""
+def pad_and_roll(x: Tensor, window: Window, shift: Window) -> Tensor:
+    """Pad a channels-last map (B, H, W, C) to whole windows by reflection at bottom and right, and roll it by -shift."""
     _, height, width, _ = x.shape
     if height % window[0] or shift[0]:
         x = x.index_select(1, source_index(height, window[0], shift[0], x.device))
@@ -43,7 +43,7 @@ def complete(x: Tensor, window: Window, shift: Window) -> Tensor:
 
 
 def split_heads(qkv: Tensor, window: Window, num_heads: int) -> Tensor:
-    """View a completed map (B, H, W, 3*heads*D) as (3, B, rows, columns, heads, Wh, Ww, D), windows row-major; no copy."""
+    """View a padded map (B, H, W, 3*heads*D) as (3, B, rows, columns, heads, Wh, Ww, D), windows row-major; no copy."""
     batch, height, width, channels = qkv.shape
     wh, ww = window
     head_dim = channels // (3 * num_heads)
@@ -66,11 +66,11 @@ def merge(x: Tensor, window: Window, shift: Window, size: tuple[int, int]) -> Te
 
 
 def fold_reflection(x: Tensor, length: int, dim: int) -> Tensor:
-    """Adjoint of the completion by reflection: what was mirrored is added to the pixel that it came from.
+    """Adjoint of the padding by reflection: what was mirrored is added to the pixel that it came from.
 
     Args:
-        x: a map whose dimension `dim` is complete.
-        length: of that dimension before it was completed.
+        x: a map whose dimension `dim` is padded.
+        length: of that dimension before it was padded.
         dim: the dimension.
 
     Returns:

@@ -1,7 +1,7 @@
 """The fused kernel of `window_attention`: one Triton source for PyTorch on a GPU, for the TensorRT plugin and for the tests.
 
-One program computes `BM` queries of one head of one window. It reads q, k and v straight out of the qkv map: completion by reflection
-and the cyclic shift are arithmetic on addresses, nothing padded or cut into windows is ever stored, and tokens that only complete
+One program computes `BM` queries of one head of one window. It reads q, k and v straight out of the qkv map: padding by reflection
+and the cyclic shift are arithmetic on addresses, nothing padded or cut into windows is ever stored, and tokens that only pad
 a window are never queries. Scores are two dot products (content and position) in one accumulator; v keeps its own width.
 
 Softmax has two ways. The first subtracts from all logits of a query one fixed reference instead of a running maximum: the largest
@@ -20,7 +20,7 @@ HEADROOM = tl.constexpr(8.0)  # log2 of the distance between the reference and w
 
 @triton.jit
 def _source(i, start, length, padded, SHIFT: tl.constexpr, TINY: tl.constexpr):
-    """Row (or column) of the map behind coordinate `i` of the window that starts at `start` of the completed, shifted map."""
+    """Row (or column) of the map behind coordinate `i` of the window that starts at `start` of the padded, shifted map."""
     p = start + i
     if SHIFT != 0:
         p = tl.where(p >= padded, p - padded, p)
@@ -111,7 +111,7 @@ def _values(
     return _load(pointers, channel, D, DP)
 
 
-@triton.jit(do_not_specialize=["H", "W"])  # or every other size of a picture would be compiled anew
+@triton.jit(do_not_specialize=["H", "W"])  # or every other size of a picture would be compiled again
 def window_attention_kernel(
     qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, H, W, out, lse,
     HEADS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr,
@@ -128,7 +128,7 @@ def window_attention_kernel(
         gate_bias: None, or (HEADS*D), float32, what the gate lacks.
         out: (B, H, W, HEADS*D).
         lse: None, or (B, HEADS, H, W), float32: gets log2 of the sum of 2^(logit * log2(e)), for the backward pass.
-        DP, RP: powers of two >= 16 that D and R are completed to.
+        DP, RP: powers of two >= 16 that D and R are rounded up to.
         BM, BN: queries and keys of a block, powers of two >= 16.
         STAGES: blocks of keys in flight.
         TINY: H or W is so small that a window needs more than one reflection.

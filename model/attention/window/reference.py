@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flashrib.model.attention.window.extras import biased, gated
-from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.attention.window.geometry import merge, pad_and_roll, split_heads
 from flashrib.model.config import Window
 
 
@@ -21,7 +21,7 @@ def window_attention_reference(
     gate_bias: Tensor | None = None,
 ) -> Tensor:
     """See `flashrib.model.attention.window.window_attention`."""
-    maps = split_heads(complete(biased(qkv, qkv_bias), window, shift), window, num_heads)
+    maps = split_heads(pad_and_roll(biased(qkv, qkv_bias), window, shift), window, num_heads)
     q, k, v = maps.flatten(1, 3).flatten(3, 4)  # (windows, heads, N, D)
     scores = q @ k.transpose(-1, -2) + pos_q @ pos_k.transpose(-1, -2)  # (windows, heads, N, N)
     out = torch.softmax(scores, dim=-1) @ v

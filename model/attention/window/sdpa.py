@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashrib.model.attention.window.extras import biased, gated
-from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.attention.window.geometry import merge, pad_and_roll, split_heads
 from flashrib.model.config import Window
 
 
@@ -26,7 +26,7 @@ def window_attention_sdpa(
     gate_bias: Tensor | None = None,
 ) -> Tensor:
     """See `flashrib.model.attention.window.window_attention`."""
-    maps = complete(biased(qkv, qkv_bias), window, shift)
+    maps = pad_and_roll(biased(qkv, qkv_bias), window, shift)
     q, k, v = split_heads(maps, window, num_heads)  # views, (B, rows, columns, heads, Wh, Ww, D)
     head_dim, rank = q.shape[-1], pos_q.shape[-1]
 

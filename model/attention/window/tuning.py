@@ -10,6 +10,8 @@ in registers, and blocks of 32 keys leave room for two programs of 8 warps; 100 
 import dataclasses
 from typing import Any
 
+from flashrib.model.sizes import ceil_div
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
@@ -138,4 +140,4 @@ def programs(windows: Any, heads: int, tokens: int, blocks: Blocks) -> Any:
         tokens: tokens N of a window.
         blocks: how a window is cut.
     """
-    return windows * (heads * -(-tokens // blocks.queries))
+    return windows * (heads * ceil_div(tokens, blocks.queries))
