@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flashrib.model.architectures.sst_real.network import GatedFFN
 from flashrib.model.layers import ConvFFN, WindowAttention
 from flashrib.model.network import Network
 
@@ -56,6 +57,6 @@ def official_flow(network: Network, dtype: torch.dtype | None = None) -> Network
                 raise ValueError("no official preset shifts its windows, so the rival does not either")
             module.official_dtype = dtype
             module.forward = types.MethodType(_forward, module)
-        if isinstance(module, ConvFFN):
+        if isinstance(module, ConvFFN | GatedFFN):
             module.plainly = True
     return network

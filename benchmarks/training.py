@@ -1,6 +1,6 @@
 """Training steps on one CUDA GPU, forward and backward: the official data flow, a dense position bias, and ours, side by side in one run.
 
-    python benchmarks/training.py [--presets sst-light sst-plus] [--patches 96] [--batch 8] [--scale 4] [--fast] [--profile]
+    python benchmarks/training.py [--presets sst-light sst-plus] [--patches 96] [--rivals official dense] [--fast] [--jobs 6] [--profile]
 
 * official: the data flow of `official_flow.py`, whose q, k and v are rounded to bfloat16 as in the official code, in float32 with PyTorch's
   defaults (convolutions in TF32) and under bf16 autocast, with the faster of PyTorch's fused attention kernels (cuDNN, flash), plain
@@ -15,13 +15,17 @@ use before the network came to the GPU, weights and gradients included. The loss
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gc
+import io
+import multiprocessing
 import statistics
 import time
 import types
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -184,54 +188,71 @@ def attempt(
     return result
 
 
+Maker = Callable[[], nn.Module]
+
+
+def cases(name: str, args: argparse.Namespace) -> list[tuple[str, Maker, Case]]:
+    """What is measured of a preset, but the compiled official step, whose mode the eager ones decide."""
+
+    def official() -> nn.Module:
+        return official_flow(build_model(name, args.scale), torch.bfloat16)
+
+    config = preset(name, args.scale)
+    small = dataclasses.replace(config, windows=tuple((min(h, 32), min(w, 32)) for h, w in config.windows))
+    ours = partial(build_model, name, args.scale)
+    found: list[tuple[str, Maker, Case]] = []
+    if "official" in args.rivals:
+        for precision in ("bf16",) if args.fast else ("fp32", "bf16"):
+            for backend in ("cudnn", "flash"):
+                for layout in ("last",) if args.fast else ("plain", "last"):
+                    found.append(("official", official, Case(precision, backend, layout)))
+    if "dense" in args.rivals:
+        made = partial(network_from_config, small)
+        found.append(
+            ("dense bias, windows <= 32", lambda: with_dense_bias(made()), Case("bf16", "efficient", compiled=True))
+        )
+        found.append(("ours, windows <= 32", made, Case("bf16", compiled=True)))
+    found.append(("ours", ours, Case("bf16", compiled=True)))
+    if not args.fast:
+        more = (Case("bf16"), Case("tf32", compiled=True), Case("fp32", compiled=True))
+        found += [("ours", ours, case) for case in more]
+    return found
+
+
+def warm(job: tuple[str, str, argparse.Namespace]) -> None:
+    """Compile what is compiled of a preset into the caches, in a process of its own: "ours" or "official"."""
+    name, which, args = job
+    with contextlib.redirect_stdout(io.StringIO()):
+        if which == "ours":
+            attempt("", partial(build_model, name, args.scale), Case("bf16", compiled=True), args, args.patches[0])
+        else:
+            case = Case("bf16", which, compiled=True)
+            attempt(
+                "", lambda: official_flow(build_model(name, args.scale), torch.bfloat16), case, args, args.patches[0]
+            )
+
+
 def compare(name: str, patch: int, args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     print(
         f"\n{name}, batch {args.batch}, patch {patch}, x{args.scale}\n\n| network | how | ms | CUDA graph, ms | GiB |",
         flush=True,
     )
-
-    def official() -> nn.Module:
-        return official_flow(build_model(name, args.scale), torch.bfloat16)
-
-    if args.ours:
-        for case in (Case("bf16", compiled=True), Case("bf16")):
-            attempt("ours", lambda: build_model(name, args.scale), case, args, patch, args.profile)
+    measured = []
+    for title, make, case in cases(name, args):
+        result = attempt(title, make, case, args, patch, args.profile and title == "ours" and case.compiled)
+        measured.append((title, case, result, make))
+    eager = {case: (result, make) for title, case, result, make in measured if title == "official"}
+    if not eager:
         return
-    eager = {}
-    for precision in ("bf16",) if args.fast else ("fp32", "bf16"):
-        for backend in ("cudnn", "flash"):
-            for layout in ("last",) if args.fast else ("plain", "last"):
-                case = Case(precision, backend, layout)
-                eager[case] = attempt("official", official, case, args, patch)
-    best = min(eager, key=lambda case: eager[case].plain)
-    compiled = attempt("official", official, dataclasses.replace(best, compiled=True), args, patch)
-    if not args.fast:
-        config = preset(name, args.scale)
-        windows = tuple((min(h, 32), min(w, 32)) for h, w in config.windows)
-        small = dataclasses.replace(config, windows=windows)
-        attempt(
-            "dense bias, windows <= 32",
-            lambda: with_dense_bias(network_from_config(small)),
-            Case("bf16", "efficient", compiled=True),
-            args,
-            patch,
-        )
-        attempt("ours, windows <= 32", lambda: network_from_config(small), Case("bf16", compiled=True), args, patch)
-    ours = {}
-    for case in (
-        Case("bf16", compiled=True),
-        *(() if args.fast else (Case("bf16"), Case("tf32", compiled=True), Case("fp32", compiled=True))),
-    ):
-        ours[case] = attempt(
-            "ours", lambda: build_model(name, args.scale), case, args, patch, args.profile and case.compiled
-        )
-    own = ours[Case("bf16", compiled=True)]
+    best = min(eager, key=lambda case: eager[case][0].plain)
+    rival = eager[best][0]
+    compiled = attempt("official", eager[best][1], dataclasses.replace(best, compiled=True), args, patch)
+    own = next(result for title, case, result, _ in measured if title == "ours" and case == Case("bf16", compiled=True))
     print(
-        f"\n{name}: {eager[best].plain / own.graph:.2f}x the official eager step ({best}), {eager[best].graph / own.graph:.2f}x"
-        " its CUDA graph,"
+        f"\n{name}: {rival.plain / own.graph:.2f}x the official eager step ({best}), {rival.graph / own.graph:.2f}x its CUDA graph,"
         f" {compiled.plain / own.graph:.2f}x compiled, {compiled.graph / own.graph:.2f}x compiled as a CUDA graph;"
-        f" memory {own.memory / eager[best].memory:.0%} of eager, {own.memory / compiled.memory:.0%} of compiled",
+        f" memory {own.memory / rival.memory:.0%} of eager, {own.memory / compiled.memory:.0%} of compiled",
         flush=True,
     )
 
@@ -242,10 +263,15 @@ def main() -> None:
     parser.add_argument("--patches", nargs="+", type=int, default=[96])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--fast", action="store_true", help="fewer rivals")
-    parser.add_argument("--ours", action="store_true", help="no rivals")
+    parser.add_argument("--rivals", nargs="*", default=["official", "dense"], choices=("official", "dense"))
+    parser.add_argument("--fast", action="store_true", help="bf16 and channels-last maps only")
+    parser.add_argument("--jobs", type=int, default=0, help="processes that compile beforehand")
     parser.add_argument("--profile", action="store_true", help="milliseconds by kernel of our compiled step")
     args = parser.parse_args()
+    if args.jobs:
+        kinds = ["ours", *(("flash", "cudnn") if "official" in args.rivals else ())]
+        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+            pool.map(warm, [(name, kind, args) for name in args.presets for kind in kinds], chunksize=1)
     torch.backends.cudnn.benchmark = True
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, flash-attn: {flash_attn()}")
     for name in args.presets:

@@ -79,7 +79,9 @@ def check_file(path: Path, network: Network, clamp: bool = False) -> list[CheckR
 def _inputs(model: ModelProto, network: Network) -> dict[str, Values]:
     """Return a value for every input of a file, in order: images, noise, and zeros for integers; open sides small and odd."""
     least = network.config.minimum
-    sides = {"height": least | 1, "width": (least + 2) | 1}
+    picture = model.graph.input[0].type.tensor_type.shape.dim
+    fixed = [dim.dim_value for dim in picture[2:4]] if len(picture) == 4 else [0, 0]
+    sides = network.config.axes(fixed[0] or least | 1, fixed[1] or (least + 2) | 1)
     known = {tensor.name: tensor for tensor in network.config.inputs()}
     values: dict[str, Values] = {}
     for seed, end in enumerate(model.graph.input):

@@ -72,6 +72,10 @@ class NetworkConfig:
         """Smallest side of an input, in pixels."""
         return 1
 
+    def axes(self, height: int, width: int) -> dict[str, int]:
+        """Sizes of the open axes of `inputs` that go with a picture of `height` x `width`, which are two of them."""
+        return {"height": height, "width": width}
+
     def inputs(self) -> tuple[Input, ...]:
         """The tensors that the network takes, in order."""
         raise NotImplementedError

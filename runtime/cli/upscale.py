@@ -79,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=part_of,
         help="do the I-th of N parts of the pictures, so that N machines that share a folder do them all, each once",
     )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=whole_number(0),
+        help="which noise a model takes that takes some, such as SST-Real (default: 0); the same seed makes the same result",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document about all pictures")
     add_ensemble_option(parser)
     add_model_options(parser)
@@ -152,6 +158,11 @@ def _run(
     """Upscale pictures; with a folder for the results its journal is kept. Returns what --json says, the model and the session."""
     results: list[dict[str, Any]] = []
     session, model, kind = open_chosen(arguments)
+    if session.info.noise:
+        session.seed = arguments.seed or 0
+    elif arguments.seed is not None:
+        session.close()
+        raise UsageError(f"--seed {arguments.seed}: {model} takes no noise: leave it out")
     options = Options(
         arguments.tile,
         arguments.halo,
@@ -169,6 +180,7 @@ def _run(
             folders.make(folder)
             identity = {"model": sha256_of(model), "precision": session.info.precision, **dataclasses.asdict(options)}
             identity |= {"ensemble": True} if arguments.ensemble else {}
+            identity |= {"seed": session.seed} if session.info.noise else {}
             journal = stack.enter_context(opened(folder, identity, part))
         bar = stack.enter_context(PictureBar(len(jobs)))
         outcomes = run_jobs(

@@ -15,8 +15,9 @@ class SessionBase:
     """Makes a `flashrib.runtime.sessions.protocol.Session` of a class that has `info`, `run` and `close`."""
 
     info: ModelInfo
+    seed = 0
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """See `Session.run`."""
         raise NotImplementedError
 
@@ -42,6 +43,12 @@ class SessionBase:
         self.close()
 
 
+def no_noise(info: ModelInfo, batch: Batch) -> Batch:
+    """Return the noise of a batch that there is none for: zeros, see `Session.run`."""
+    height, width = (-(-side // info.alignment) * info.alignment * info.scale for side in batch.shape[-2:])
+    return np.zeros((len(batch), 3, height, width), np.float32)
+
+
 class OneByOne:
     """A worker out of a session that takes a batch and returns its result; follows `TileWorker`."""
 
@@ -51,12 +58,12 @@ class OneByOne:
         self._session = session
         self._result: Batch | None = None
 
-    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """Run the tile; see `TileWorker.submit`."""
         height, width = pixels.shape[:2]
         batch = to_batch(pixels)
         scale = self._session.info.scale
-        result = self._session.run(batch)
+        result = self._session.run(batch) if noise is None else self._session.run(batch, noise)
         expected = (1, 3, height * scale, width * scale)
         if result.shape != expected:
             raise wrong_shape(result.shape, expected, scale, where)

@@ -21,7 +21,7 @@ def described_by_graph(
     Raises:
         ModelError: input or output are not as promised.
     """
-    batch, height, width = _check_ends(path, session)
+    batch, height, width = _check_ends(path, session, described.noise > 0)
     dtype = _INPUT_DTYPES[session.get_inputs()[0].type]
     info = dataclasses.replace(
         described,
@@ -31,14 +31,15 @@ def described_by_graph(
     return batch if isinstance(batch, int) else None, dtype, info
 
 
-def _check_ends(path: str | os.PathLike[str], session: Any) -> tuple[int | str, Any, Any]:
+def _check_ends(path: str | os.PathLike[str], session: Any, noise: bool) -> tuple[int | str, Any, Any]:
     """Return the input's B, H and W, numbers or names, or raise ModelError where they are not as promised."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     names = [end.name for end in inputs], [end.name for end in outputs]
-    if names != (["input"], ["output"]):
+    wanted = ["input", "noise"] if noise else ["input"]
+    if names != (wanted, ["output"]):
         raise ModelError(
-            f"{path}: the model maps {names[0]} to {names[1]}, but it must have the one input 'input' and the one output"
-            " 'output': export it anew"
+            f"{path}: the model maps {names[0]} to {names[1]}, but it must have the {'inputs' if noise else 'one input'}"
+            f" {' and '.join(map(repr, wanted))} and the one output 'output': export it anew"
         )
     if inputs[0].type not in _INPUT_DTYPES or outputs[0].type not in _INPUT_DTYPES:
         raise ModelError(

@@ -15,7 +15,7 @@ from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
-from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.base import SessionBase, no_noise
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.onnx_ends import described_by_graph
 from flashrib.runtime.sessions.protocol import Batch, Session
@@ -81,7 +81,8 @@ def cuda_can_run(path: Path) -> bool:
 class OnnxRuntimeSession(SessionBase):
     """Runs a flashrib ONNX file with ONNX Runtime; follows `flashrib.runtime.sessions.protocol.Session`.
 
-    The file has one input `input` (B, 3, H, W) and one output `output` (B, 3, scale*H, scale*W), both float32 or float16;
+    The file has one input `input` (B, 3, H, W), a second one, `noise`, if the model takes some, and one output `output`
+    (B, 3, scale*H, scale*W), all float32 or float16;
     B is static, any number of pictures being completed to whole batches, or dynamic; H and W are both static or both dynamic.
     """
 
@@ -142,8 +143,12 @@ class OnnxRuntimeSession(SessionBase):
         check_placement(self._session, row, path)
         self._together, self._dtype, self.info = described_by_graph(path, self._session, described)
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
+
+        Args:
+            batch: pictures.
+            noise: see `Session.run`.
 
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
@@ -151,15 +156,28 @@ class OnnxRuntimeSession(SessionBase):
         """
         if self._session is None:
             raise SessionError("the ONNX Runtime session is closed: make a new one")
+        if self.info.noise:
+            noise = no_noise(self.info, batch) if noise is None else noise
+            together = self._together or len(batch)
+            pairs = ((batch[i : i + together], noise[i : i + together]) for i in range(0, len(batch), together))
+            return np.concatenate([self._with_noise(*pair, together) for pair in pairs])
         return self._run(batch) if self._together is None else run_in_batches(self._run, batch, self._together)
 
     def close(self) -> None:
         """Free the model; calling it again does nothing."""
         self._session = None
 
-    def _run(self, batch: Batch) -> Batch:
+    def _with_noise(self, batch: Batch, noise: Batch, together: int) -> Batch:
+        """Run at most `together` pictures, completed with copies of the last one."""
+        index = np.minimum(np.arange(together), len(batch) - 1)
+        return self._run(batch[index], noise[index])[: len(batch)]
+
+    def _run(self, batch: Batch, noise: Batch | None = None) -> Batch:
+        inputs = {"input": batch} if noise is None else {"input": batch, "noise": noise}
         try:
-            (output,) = self._session.run(["output"], {"input": batch.astype(self._dtype, copy=False)})
+            (output,) = self._session.run(
+                ["output"], {name: x.astype(self._dtype, copy=False) for name, x in inputs.items()}
+            )
         except Exception as error:
             shape = "x".join(str(side) for side in batch.shape)
             raise _out_of_memory_or(SessionError, f"ONNX Runtime failed on a batch of {shape}", error) from error

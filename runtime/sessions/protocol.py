@@ -19,13 +19,20 @@ class Session(Protocol):
     """A loaded model that maps a batch of pictures to a larger batch. `flashrib.runtime.sessions.base.SessionBase` has most of it.
 
     Attributes:
-        info: what is known about the model; see there for scale, alignment, minimum, fixed_size and whole_picture.
+        info: what is known about the model; see there for scale, alignment, minimum, fixed_size, whole_picture and noise.
+        seed: of the noise of pictures, for models that take some; see `flashrib.runtime.tiling.noise`.
     """
 
     info: ModelInfo
+    seed: int
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, channels, H, W), RGB, nominally 0..1, float32 -> (B, channels, scale*H, scale*W), not clamped.
+
+        Args:
+            batch: pictures.
+            noise: for models that take some (`info.noise`), standard normal, (B, 3, scale*H', scale*W'), H' and W' being H and W
+                rounded up to multiples of `info.alignment`; None: zeros, which make a smoother picture.
 
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
@@ -69,7 +76,7 @@ class TileWorker(Protocol):
 
     ahead: int
 
-    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """Take a tile and return without waiting for its result.
 
         Args:
@@ -77,6 +84,7 @@ class TileWorker(Protocol):
             rows: of the result, (scale*H, scale*W), to keep.
             columns: of the result to keep.
             where: what the tile is called in messages.
+            noise: of the tile, see `Session.run`.
 
         Raises:
             OutOfMemoryError, SessionError: as `Session.run`, of this tile or of one before.

@@ -16,7 +16,7 @@ import numpy as np
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.info import ModelInfo, info_of
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, OutOfMemoryError, SessionError, UsageError
-from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.base import SessionBase, no_noise
 from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 
@@ -80,8 +80,12 @@ class TorchSession(SessionBase):
             self._network = folded.to(memory_format=torch.channels_last)
         self.info = info_of_checkpoint(network, path)
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
+
+        Args:
+            batch: pictures.
+            noise: see `Session.run`.
 
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
@@ -92,13 +96,15 @@ class TorchSession(SessionBase):
         import torch
 
         shape = "x".join(str(side) for side in batch.shape)
+        inputs = [batch] if not self.info.noise else [batch, no_noise(self.info, batch) if noise is None else noise]
         try:
             with (
                 one_line_errors(f"PyTorch failed on a batch of {shape} on {self.device!r}"),
                 torch.inference_mode(),
                 full_float32(self.device),
             ):
-                output = self._network(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+                tensors = (torch.from_numpy(x).to(self.device) for x in inputs)
+                output = self._network(*tensors).cpu().numpy()
         except OutOfMemoryError:
             self._free_gpu()  # otherwise what the failed run had reserved is missing for a smaller one
             raise

@@ -19,7 +19,8 @@ from flashrib.runtime.errors import OutOfMemoryError, SessionError
 from flashrib.runtime.pictures.sink import Sink
 from flashrib.runtime.pictures.source import Source
 from flashrib.runtime.progress import Progress
-from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
+from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker
+from flashrib.runtime.tiling.noise import NoiseMap
 from flashrib.runtime.tiling.plan import Span, TilePlan
 
 
@@ -45,7 +46,9 @@ def run_tiles(session: Session, source: Source, tiles: TilePlan, sink: Sink, pro
         raise SessionError("the session is closed: make a new one")
     # One is written, one is filled, and tiles that run ahead fill some.
     open_bands = 2 + -(-sum(worker.ahead for worker in workers) // len(tiles.columns))
-    job = _Job(source, tiles, sink, session.info.scale, open_bands, progress)
+    info = session.info
+    noise = (NoiseMap(session.seed, info.scale), info.alignment) if info.noise else None
+    job = _Job(source, tiles, sink, info.scale, open_bands, progress, noise)
     try:
         if len(workers) == 1:
             _work(workers[0], job)
@@ -69,9 +72,17 @@ class _Job:
     """What is to be done and how far it is; hands every tile out once, whatever number of threads asks."""
 
     def __init__(
-        self, source: Source, tiles: TilePlan, sink: Sink, scale: int, open_bands: int, progress: Progress | None
+        self,
+        source: Source,
+        tiles: TilePlan,
+        sink: Sink,
+        scale: int,
+        open_bands: int,
+        progress: Progress | None,
+        noise: tuple[NoiseMap, int] | None,
     ) -> None:
         self.scale, self.row = scale, tiles.rows[0].write_start
+        self._noise = noise
         self._source, self._sink, self._progress = source, sink, progress
         self._open_bands = open_bands
         self._furthest = tiles.largest[0]
@@ -112,6 +123,17 @@ class _Job:
         if column.pad:
             part = part[:, _mirrored(part.shape[1], column.size)]
         return part
+
+    def noise(self, row: Span, column: Span) -> Batch | None:
+        """Return the noise of a tile, cut from the one map of the picture, where the model takes some."""
+        if self._noise is None:
+            return None
+        noise, multiple = self._noise
+
+        def wanted(span: Span) -> slice:
+            return slice(span.read_start, span.read_start + -(-span.size // multiple) * multiple)
+
+        return noise.part(wanted(row), wanted(column))
 
     def target(self, band: _Band, column: Span) -> Pixels:
         """Return where the result of a tile belongs."""
@@ -180,7 +202,11 @@ def _work(worker: TileWorker, job: _Job) -> None:
             band, column = tile
             row = band.span
             where = f"the tile of rows {row.read_start}..{row.read_stop} and columns {column.read_start}..{column.read_stop}"
-            worker.submit(job.cut(row, column), _owned(row, job.scale), _owned(column, job.scale), where)
+            tile_of = job.cut(row, column), _owned(row, job.scale), _owned(column, job.scale), where
+            if (noise := job.noise(row, column)) is None:
+                worker.submit(*tile_of)
+            else:
+                worker.submit(*tile_of, noise)
             in_work.append(tile)
     except BaseException:
         job.stop()

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from flashrib.model.config import AttentionConfig, Gate, Input, NetworkConfig, Window
+from flashrib.model.sizes import round_up
 from flashrib.runtime.errors import UsageError
 
 SCALE = 4
@@ -104,16 +105,24 @@ class SSTRealConfig(NetworkConfig):
         """Smallest side whose reflection fills `pad_to`, and what that gives the largest window."""
         return max(self.pad_to, *(side for window in self.windows for side in window)) // 2 + 1
 
+    def axes(self, height: int, width: int) -> dict[str, int]:
+        rows, columns = (SCALE * round_up(side, self.pad_to) for side in (height, width))
+        return super().axes(height, width) | {"noise_height": rows, "noise_width": columns}
+
     def inputs(self) -> tuple[Input, ...]:
         """The picture, RGB in 0..1, and standard normal noise of the completed result's size, or larger.
 
         The noise has sides of `SCALE` times those of the picture rounded up to multiples of `pad_to`; what is beyond is not read.
         """
         side = self.minimum | 1
-        noise = SCALE * (-(-(side + 2) // self.pad_to) * self.pad_to)
+        noise = self.axes(side, side + 2)
         return (
             Input("input", ("batch", 3, "height", "width"), (1, 3, side, side + 2)),
-            Input("noise", ("batch", 3, "noise_height", "noise_width"), (1, 3, noise, noise)),
+            Input(
+                "noise",
+                ("batch", 3, "noise_height", "noise_width"),
+                (1, 3, noise["noise_height"], noise["noise_width"]),
+            ),
         )
 
     def facts(self) -> dict[str, Any]:

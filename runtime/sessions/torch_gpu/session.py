@@ -56,8 +56,12 @@ class GpuSession(SessionBase):
         """One per GPU; none once the session is closed."""
         return self._workers
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, on the first GPU.
+
+        Args:
+            batch: pictures.
+            noise: see `Session.run`.
 
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
@@ -65,7 +69,7 @@ class GpuSession(SessionBase):
         """
         if not self._workers:
             raise SessionError("the PyTorch session is closed: make a new one")
-        return self._workers[0].run(batch)
+        return self._workers[0].run(batch, noise)
 
     def most_pixels(self) -> int:
         """See `flashrib.runtime.sessions.protocol.Session`: what fits into `MEMORY_SHARE` of the free memory, at most `MOST_PIXELS`.
@@ -115,11 +119,13 @@ def open_gpu_session(
     dtype = torch_dtype(precision)
     network = load_trained(path, arch, scale)
     fast = gpu_network(network, dtype)
+    info = info_of_checkpoint(network, path, precision)
+    multiple = info.alignment if info.noise else 0
     workers = []
     for device in devices:
         with one_line_errors(f"{path}: PyTorch cannot load these weights on {device!r}"):
-            workers.append(GpuWorker(copy.deepcopy(fast).to(device), device, dtype, network.config.scale))
-    return GpuSession(workers, info_of_checkpoint(network, path, precision))
+            workers.append(GpuWorker(copy.deepcopy(fast).to(device), device, dtype, network.config.scale, multiple))
+    return GpuSession(workers, info)
 
 
 def open_checkpoint(path: str | os.PathLike[str], spec: SessionSpec) -> GpuSession | TorchSession:

@@ -61,7 +61,12 @@ class GpuWorker:
     ahead = 2
 
     def __init__(
-        self, network: Callable[["torch.Tensor"], "torch.Tensor"], device: str, dtype: "torch.dtype", scale: int
+        self,
+        network: Callable[..., "torch.Tensor"],
+        device: str,
+        dtype: "torch.dtype",
+        scale: int,
+        noise_multiple: int = 0,
     ) -> None:
         """Make the streams.
 
@@ -70,11 +75,13 @@ class GpuWorker:
             device: "cuda:0", ...
             dtype: of the network's input.
             scale: magnification.
+            noise_multiple: where the network takes noise as well, what sides are rounded up to for its size, see `Session.run`; 0: it
+                takes none.
         """
         import torch
 
         self._network = network
-        self.device, self._dtype, self._scale = device, dtype, scale
+        self.device, self._dtype, self._scale, self._noise_multiple = device, dtype, scale, noise_multiple
         Stream: Any = torch.cuda.Stream  # has no types
         with torch.cuda.device(device):
             self._copy_in, self._compute, self._copy_out = (Stream() for _ in range(3))
@@ -85,7 +92,7 @@ class GpuWorker:
         self._submitted = self._collected = 0
         self._bytes_per_pixel: float | None = None
 
-    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """See `flashrib.runtime.sessions.protocol.TileWorker.submit`."""
         import torch
 
@@ -95,7 +102,10 @@ class GpuWorker:
                 source = slot.load(pixels)
             with torch.cuda.stream(self._compute):
                 self._compute.wait_event(slot.loaded)
-                result, finite = self._run(source, (pixels.shape, pixels.dtype.name), where, self._pixels)
+                if self._noise_multiple:  # launching takes no share of the time of such a network, recorded or not
+                    result, finite = self._pixels(source, where, noise)
+                else:
+                    result, finite = self._run(source, (pixels.shape, pixels.dtype.name), where, self._pixels)
                 slot.keep(result[rows, columns], finite)
             with torch.cuda.stream(self._copy_out):
                 self._copy_out.wait_event(slot.computed)
@@ -132,7 +142,7 @@ class GpuWorker:
         self._network = _closed
         self.abandon()
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Run a batch (B, 3, H, W), float32 -> (B, 3, scale*H, scale*W), float32, and wait for it; see `Session.run`."""
         import torch
 
@@ -140,7 +150,10 @@ class GpuWorker:
         try:
             with self._on_gpu(f"a batch of {shape}"), torch.cuda.stream(self._compute):
                 source = torch.from_numpy(batch).to(self.device).to(self._dtype)
-                output, _ = self._run(source, (batch.shape, "batch"), shape, self._batch)
+                if self._noise_multiple:
+                    output = self._call(source, noise)
+                else:
+                    output, _ = self._run(source, (batch.shape, "batch"), shape, self._batch)
                 result: Batch = np.ascontiguousarray(output.float().cpu().numpy())
         except OutOfMemoryError:
             self.abandon()
@@ -228,10 +241,12 @@ class GpuWorker:
             torch._C._cuda_endAllocateToPool(device, self._pool)
             torch._C._cuda_releasePool(device, self._pool)
 
-    def _pixels(self, source: "torch.Tensor", where: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+    def _pixels(
+        self, source: "torch.Tensor", where: str, noise: Batch | None = None
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
         """Tile as it is -> result as it will be, and whether it is finite."""
         batch = to_batch(source, self._dtype)
-        result = self._call(batch)
+        result = self._call(batch, noise)
         expected = (1, 3, self._scale * source.shape[0], self._scale * source.shape[1])
         if tuple(result.shape) != expected:
             raise wrong_shape(tuple(result.shape), expected, self._scale, where)
@@ -242,9 +257,21 @@ class GpuWorker:
         result = self._call(source)
         return result, result.isfinite().all()
 
-    def _call(self, batch: "torch.Tensor") -> "torch.Tensor":
+    def _call(self, batch: "torch.Tensor", noise: Batch | None = None) -> "torch.Tensor":
+        inputs = [batch, self._noise(batch, noise)] if self._noise_multiple else [batch]
         with _LOCK, full_float32(self.device):
-            return self._network(batch)
+            return self._network(*inputs)
+
+    def _noise(self, batch: "torch.Tensor", noise: Batch | None) -> "torch.Tensor":
+        """The noise of a batch, zeros where none is given."""
+        import torch
+
+        if noise is not None:
+            return torch.from_numpy(noise).to(self.device, self._dtype)
+        height, width = (
+            -(-side // self._noise_multiple) * self._noise_multiple * self._scale for side in batch.shape[-2:]
+        )
+        return batch.new_zeros(batch.shape[0], 3, height, width)
 
     @contextlib.contextmanager
     def _on_gpu(self, what: str) -> Iterator[None]:
