@@ -81,7 +81,7 @@ def _inputs(model: ModelProto, network: Network) -> dict[str, Values]:
     least = network.config.minimum
     picture = model.graph.input[0].type.tensor_type.shape.dim
     fixed = [dim.dim_value for dim in picture[2:4]] if len(picture) == 4 else [0, 0]
-    sides = network.config.axes(fixed[0] or least | 1, fixed[1] or (least + 2) | 1)
+    sides = network.config.open_sizes(fixed[0] or least | 1, fixed[1] or (least + 2) | 1)
     known = {tensor.name: tensor for tensor in network.config.inputs()}
     values: dict[str, Values] = {}
     for seed, end in enumerate(model.graph.input):

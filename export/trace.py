@@ -42,7 +42,7 @@ def trace(
         clamp: bound the output to 0..1.
     """
     inputs = network.config.inputs()
-    chosen = {"batch": batch} | (network.config.axes(*tile) if tile else {})
+    chosen = {"batch": batch} | (network.config.open_sizes(*tile) if tile else {})
     examples = tuple(torch.zeros(i.sizes(**chosen), dtype=getattr(torch, i.dtype)) for i in inputs)
     dynamic = tuple(_dynamic(i, chosen) for i in inputs)
     if not any(dynamic):

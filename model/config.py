@@ -72,7 +72,7 @@ class NetworkConfig:
         """Smallest side of an input, in pixels."""
         return 1
 
-    def axes(self, height: int, width: int) -> dict[str, int]:
+    def open_sizes(self, height: int, width: int) -> dict[str, int]:
         """Sizes of the open axes of `inputs` that go with a picture of `height` x `width`, which are two of them."""
         return {"height": height, "width": width}
 

@@ -93,9 +93,9 @@ class ClusterSession(SessionBase):
         """Return what fits into the smallest device."""
         return self._most
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """See `Session.run`; on the first process."""
-        result: Batch = _unwrapped(self._ray, self._actors[0].run.remote(batch))
+        result: Batch = _unwrapped(self._ray, self._actors[0].run.remote(batch, noise))
         return result
 
     def close(self) -> None:
@@ -133,18 +133,18 @@ class _Process:
         session = self._opened()
         return session.info, session.most_pixels()
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Run a batch."""
-        return self._opened().run(batch)
+        return self._opened().run(batch, noise)
 
-    def tile(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> Pixels:
+    def tile(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> Pixels:
         """Upscale a tile and return what of it is kept, in the type of its pixels."""
         session = self._opened()
         (worker, *_) = session.workers
         shape = (rows.stop - rows.start, columns.stop - columns.start, *pixels.shape[2:])
         target = np.empty(shape, pixels.dtype)
         try:
-            worker.submit(pixels, rows, columns, where)
+            worker.submit(pixels, rows, columns, where, *(() if noise is None else (noise,)))
             worker.collect(target)
         except BaseException:
             worker.abandon()
@@ -167,11 +167,11 @@ class _Remote:
         self._ray, self._actor, self._scale = ray, actor, scale
         self._in_work: deque[Any] = deque()
 
-    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """See `TileWorker.submit`."""
         height, width = pixels.shape[:2]
         rows, columns = slice(*rows.indices(height * self._scale)), slice(*columns.indices(width * self._scale))
-        self._in_work.append(self._actor.tile.remote(np.ascontiguousarray(pixels), rows, columns, where))
+        self._in_work.append(self._actor.tile.remote(np.ascontiguousarray(pixels), rows, columns, where, noise))
 
     def collect(self, target: Pixels) -> None:
         """See `TileWorker.collect`."""

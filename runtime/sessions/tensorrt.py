@@ -81,7 +81,7 @@ class TensorRTSession(SessionBase):
 
         self.info = self.manifest.info
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
 
         Raises:

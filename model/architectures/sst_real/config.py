@@ -105,9 +105,9 @@ class SSTRealConfig(NetworkConfig):
         """Smallest side whose reflection fills `pad_to`, and what that gives the largest window."""
         return max(self.pad_to, *(side for window in self.windows for side in window)) // 2 + 1
 
-    def axes(self, height: int, width: int) -> dict[str, int]:
+    def open_sizes(self, height: int, width: int) -> dict[str, int]:
         rows, columns = (SCALE * round_up(side, self.pad_to) for side in (height, width))
-        return super().axes(height, width) | {"noise_height": rows, "noise_width": columns}
+        return super().open_sizes(height, width) | {"noise_height": rows, "noise_width": columns}
 
     def inputs(self) -> tuple[Input, ...]:
         """The picture, RGB in 0..1, and standard normal noise of the completed result's size, or larger.
@@ -115,7 +115,7 @@ class SSTRealConfig(NetworkConfig):
         The noise has sides of `SCALE` times those of the picture rounded up to multiples of `pad_to`; what is beyond is not read.
         """
         side = self.minimum | 1
-        noise = self.axes(side, side + 2)
+        noise = self.open_sizes(side, side + 2)
         return (
             Input("input", ("batch", 3, "height", "width"), (1, 3, side, side + 2)),
             Input(
