@@ -29,17 +29,28 @@ def usable(x: Tensor) -> bool:
 
 
 def _last(x: Tensor) -> Tensor:
-    """(B, C, H, W) as a channels-last map (B, H, W, C), in the dtype of autocast where that is on."""
+    """(B, C, H, W) as a channels-last map, in the dtype of autocast where that is on, in 16 bit with channels completed to `MULTIPLE`."""
     if torch.is_autocast_enabled("cuda"):
         x = x.to(torch.get_autocast_dtype("cuda"))
-    return x.permute(0, 2, 3, 1).contiguous()
+    x = x.permute(0, 2, 3, 1)
+    return (x if x.dtype == torch.float32 else pad(x, (0, -x.shape[-1] % MULTIPLE))).contiguous()
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """1x1 convolution of (B, H, W, C); weight (out, C). In float32 a convolution, which PyTorch computes in TF32 unless told otherwise."""
+    """1x1 convolution of (B, H, W, C), C at least the columns of `weight` (out, in): (B, H, W, out), in 16 bit completed to `MULTIPLE`.
+
+    In float32 a convolution, which PyTorch computes in TF32 unless told otherwise.
+    """
     if x.dtype == torch.float32:
+        weight = pad(weight, (0, x.shape[-1] - weight.shape[1]))
         return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-    return F.linear(x, weight, bias)
+    missing = -weight.shape[0] % MULTIPLE
+    return F.linear(x, pad(weight, (0, x.shape[-1] - weight.shape[1], 0, missing)), pad(bias, (0, missing)))
+
+
+def _first(x: Tensor, channels: int) -> Tensor:
+    """A channels-last map without the channels that complete it, as (B, C, H, W)."""
+    return x[..., :channels].permute(0, 3, 1, 2)
 
 
 def _affine(module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -83,20 +94,24 @@ def attention(layer: "WindowAttention", x: Tensor) -> Tensor:
         gate = _pointwise(gated, *(_widen(p, heads, missing) for p in _affine(last)))
     out = window_attention(qkv, *codes, config.window, heads, config.shift, gate=gate, form="triton")
     weight, bias = _affine(layer.to_out)
-    return _pointwise(out, _widen(weight.mT, heads, missing).mT, bias).permute(0, 3, 1, 2)
+    return _first(_pointwise(out, _widen(weight.mT, heads, missing).mT, bias), config.dim)
 
 
 def ffn(layer: "ConvFFN", x: Tensor) -> Tensor:
     """`ConvFFN.forward`: (B, C, H, W) -> (B, C, H, W), both channels-last in memory."""
-    missing = -layer.proj.out_channels % MULTIPLE
-    weight, bias = _affine(layer.proj)
-    u = F.gelu(_pointwise(_last(x), _widen(weight, 1, missing), _widen(bias, 1, missing)))
-    u = u + F.gelu(_depthwise(u, layer.dwc))
-    weight, bias = _affine(layer.get_submodule(layer.last))
-    return _pointwise(u, pad(weight, (0, missing)), bias).permute(0, 3, 1, 2)
+    from flashrib.model.depthwise import ffn_depthwise3x3
+
+    conv, x = layer.dwc, _last(x)
+    u = _pointwise(x, *_affine(layer.proj))
+    assert conv.bias is not None
+    missing = u.shape[-1] - conv.in_channels
+    u = ffn_depthwise3x3(u, pad(conv.weight, (0, 0, 0, 0, 0, 0, 0, missing)), pad(conv.bias, (0, missing)))
+    return _first(_pointwise(u, *_affine(layer.get_submodule(layer.last))), layer.proj.in_channels)
 
 
 def gated_ffn(first: nn.Sequential, last: nn.Conv2d, dropout: nn.Module, x: Tensor) -> Tensor:
     """`GatedFFN.forward` of SST-Real: (B, C, H, W) -> (B, C, H, W), both channels-last in memory."""
-    a, b = _depthwise(_pointwise(_last(x), *_affine(first[0])), first[1]).chunk(2, dim=-1)
-    return _pointwise(dropout(F.silu(a) * b), *_affine(last)).permute(0, 3, 1, 2)
+    weight, bias = _affine(first[0])
+    half = last.in_channels
+    a, b = _depthwise(_pointwise(_last(x), weight, bias), first[1])[..., : 2 * half].chunk(2, dim=-1)
+    return _first(_pointwise(dropout(F.silu(a) * b), *_affine(last)), last.out_channels)

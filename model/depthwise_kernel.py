@@ -55,10 +55,9 @@ def gated_depthwise_kernel(
     a = tl.zeros((BP, BC), tl.float32) + tl.load(bias + channel, mask=wanted, other=0.0).to(tl.float32)
     b = tl.zeros((BP, BC), tl.float32) + tl.load(bias + G + channel, mask=wanted, other=0.0).to(tl.float32)
     for tap in tl.static_range(9):
-        dy: tl.constexpr = tap // 3 - 1
-        dx: tl.constexpr = tap % 3 - 1
-        there = (inside & (y + dy >= 0) & (y + dy < H) & (x + dx >= 0) & (x + dx < W))[:, None] & wanted
-        place = source + (pixel + dy * W + dx).to(tl.int64)[:, None] * (2 * G) + channel
+        row, column = y + (tap // 3 - 1), x + (tap % 3 - 1)
+        there = (inside & (row >= 0) & (row < H) & (column >= 0) & (column < W))[:, None] & wanted
+        place = source + (pixel + (tap // 3 - 1) * W + (tap % 3 - 1)).to(tl.int64)[:, None] * (2 * G) + channel
         w = tl.load(weight + channel * 9 + tap, mask=wanted, other=0.0).to(tl.float32)
         a += tl.load(place, mask=there, other=0.0).to(tl.float32) * w
         w = tl.load(weight + (G + channel) * 9 + tap, mask=wanted, other=0.0).to(tl.float32)

@@ -79,3 +79,18 @@ def test_gated_depthwise() -> None:
     assert conv.bias is not None
     a, b = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, dim=-1)
     assert torch.allclose(gated_depthwise3x3(x, conv.weight, conv.bias), F.silu(a) * b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [12, 13])
+def test_16_bit_maps_are_completed(channels: int) -> None:
+    """Widths that a GPU reads badly: the same result as in float32, to the rounding of bfloat16, and gradients of the real channels."""
+    torch.manual_seed(0)
+    layer = ConvFFN(channels, 9, "agg")
+    x = torch.randn(1, channels, 3, 4)
+    half = layer.to(torch.bfloat16)
+    found = cuda_layers.ffn(half, x.bfloat16())
+    wanted = half.plain(x.bfloat16())
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= 0.02 * wanted.abs().max()
+    found.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in half.parameters())
