@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.errors import UsageError
 from flashrib.runtime.sessions.pixels import to_batch, to_pixels
 from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker, not_finite, wrong_shape
 
@@ -41,6 +42,15 @@ class SessionBase:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def refuse_noise(info: ModelInfo, what: str) -> None:
+    """Raise UsageError for a model that takes noise, for sessions that pass none on; `what` is the subject of the message."""
+    if info.noise:
+        raise UsageError(
+            f"{what} cannot give {info.architecture} the noise that it takes: run the checkpoint with --session torch, or its ONNX"
+            " file on the CPU"
+        )
 
 
 def no_noise(info: ModelInfo, batch: Batch) -> Batch:

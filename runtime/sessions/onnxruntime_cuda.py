@@ -18,7 +18,7 @@ from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, 
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
-from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.base import SessionBase, refuse_noise
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.onnx_ends import described_by_graph
 from flashrib.runtime.sessions.pixels import to_batch, to_pixels
@@ -71,6 +71,7 @@ class OnnxRuntimeCudaSession(SessionBase):
             SessionError: no GPU, no driver, onnxruntime without CUDA, a library for another GPU, or a node that has no kernel there.
         """
         described = describe_onnx(path)
+        refuse_noise(described, f"{path}: ONNX Runtime on a GPU")
         external_files(path)
         check_weights(path, described)
         require_provider(PROVIDERS["cuda"])
@@ -106,7 +107,7 @@ class OnnxRuntimeCudaSession(SessionBase):
         """The GPU."""
         return (self._worker,) if self._session is not None else ()
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
 
         Raises:
@@ -206,7 +207,7 @@ class _Worker:
         self._session = session
         self._waiting: deque[tuple[Future[Batch], slice, slice, tuple[int, ...], str]] = deque()
 
-    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str) -> None:
+    def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """See `TileWorker.submit`."""
         height, width = pixels.shape[:2]
         scale = self._session.info.scale

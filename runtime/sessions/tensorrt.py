@@ -14,7 +14,7 @@ from flashrib.runtime.artifacts.engine import check_gpu, check_version, read_eng
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
 from flashrib.runtime.nvidia.cuda import Device, Graph, find_gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, collecting_logger, first_error, load_flavour
-from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.base import SessionBase, refuse_noise
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.protocol import Batch
 
@@ -80,6 +80,7 @@ class TensorRTSession(SessionBase):
             raise SessionError(f"{path}: {flavour.product} refuses this engine: {first_error(self._logger.messages)}")
 
         self.info = self.manifest.info
+        refuse_noise(self.info, f"{path}: TensorRT")
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
