@@ -36,7 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashrib.model import build_model, preset
 from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.attention.window.geometry import complete, merge, split_heads
+from flashrib.model.attention.window.geometry import merge, pad_and_roll, split_heads
 from flashrib.model.layers import WindowAttention
 from flashrib.model.training.steps import GraphedStep, compile_layers
 
@@ -51,7 +51,9 @@ def dense_bias(self: WindowAttention, x: Tensor) -> Tensor:
     """`WindowAttention.forward` with a relative position bias, gathered from its table and added to the scores."""
     config = self.config
     qkv = F.conv2d(x, *self.scaled_qkv()).permute(0, 2, 3, 1)
-    q, k, v = split_heads(complete(qkv, config.window, (0, 0)), config.window, config.heads).flatten(1, 3).flatten(3, 4)
+    q, k, v = (
+        split_heads(pad_and_roll(qkv, config.window, (0, 0)), config.window, config.heads).flatten(1, 3).flatten(3, 4)
+    )
     bias = self.table[:, self.index].view(1, config.heads, *self.index.shape)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).expand(q.shape[0], -1, -1, -1), scale=1.0)
     out = merge(out, config.window, (0, 0), (x.shape[2], x.shape[3])).permute(0, 3, 1, 2)
