@@ -99,7 +99,7 @@ def _node(node: NodeProto, kernel: Kernel, known: dict[str, tuple[Tensor, bool]]
             continue
         if name not in known:
             raise ModelError(
-                f"the shape of {name!r}, an input of {node.op_type}, cannot be told: export the model anew"
+                f"the shape of {name!r}, an input of {node.op_type}, cannot be told: export the model again"
             )
         tensor, constant = known[name]
         if (

@@ -31,6 +31,6 @@ def _bundled(name: str) -> Path:
     path = Path(str(resources.files("flashrib.runtime"))) / "weights" / name
     if not path.is_file():
         raise ModelError(
-            f"{path}: the bundled model is missing from this installation: install flashrib anew, or pass --model"
+            f"{path}: the bundled model is missing from this installation: install flashrib again, or pass --model"
         )
     return path

@@ -110,7 +110,7 @@ def check_version(engine: str | os.PathLike[str], manifest: EngineManifest, inst
         return
     product = FLAVOURS[manifest.flavour].product
     raise SessionError(
-        f"{engine}: was built by {product} {manifest.version}, but {installed} is installed: build it anew, or install"
+        f"{engine}: was built by {product} {manifest.version}, but {installed} is installed: build it again, or install"
         f" {manifest.version}"
     )
 

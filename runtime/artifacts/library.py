@@ -74,7 +74,7 @@ def proven_library(model: str | os.PathLike[str], manifest: LibraryManifest) -> 
     library = Path(model).resolve().with_name(manifest.library)
     if not library.is_file():
         raise ModelError(
-            f"{model}: its library {manifest.library} is missing: copy it along, or build it anew with {BUILD}"
+            f"{model}: its library {manifest.library} is missing: copy it along, or build it again with {BUILD}"
         )
     for path, what, wanted in (
         (library, "library", manifest.library_sha256),
@@ -84,7 +84,7 @@ def proven_library(model: str | os.PathLike[str], manifest: LibraryManifest) -> 
         if seen != wanted:
             raise ModelError(
                 f"{path}: is not the {what} that {manifest_path(model).name} describes (sha256 {seen[:12]}..., not {wanted[:12]}...):"
-                f" it is damaged or was replaced; build it anew with {BUILD}"
+                f" it is damaged or was replaced; build it again with {BUILD}"
             )
     return library
 

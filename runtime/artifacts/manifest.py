@@ -56,7 +56,7 @@ def read_manifest_file(
         model = ModelInfo.from_json(values.pop("model"))
         return make(**_tuples(values), model=model)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the {kind} anew") from error
+        raise ModelError(f"{path}: not a manifest of flashrib: {error}: build the {kind} again") from error
 
 
 def checked(values: Mapping[str, Any], rules: Mapping[str, schema.Rule]) -> Mapping[str, Any]:
@@ -106,7 +106,7 @@ def read_proven(artifact: str | os.PathLike[str], kind: str, sha256: str) -> byt
     if seen != sha256:
         raise ModelError(
             f"{artifact}: is not the {kind} that its manifest describes (sha256 {seen[:12]}..., not {sha256[:12]}...): it is"
-            " damaged or was replaced; build it anew"
+            " damaged or was replaced; build it again"
         )
     return content
 

@@ -53,13 +53,13 @@ def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, IndexError) as error:
         raise ModelError(
-            f"{path}: not an ONNX file, or a truncated one ({os.path.getsize(path)} bytes): export or copy it anew"
+            f"{path}: not an ONNX file, or a truncated one ({os.path.getsize(path)} bytes): export or copy it again"
         ) from error
     info = ModelInfo.from_properties(properties, os.fspath(path))
     if opset not in OPSETS:
         raise ModelError(
             f"{path}: is of ONNX opset {opset}, but flashrib makes and takes files of opset {OPSETS[0]} to {OPSETS[-1]}: export"
-            " it anew"
+            " it again"
         )
     return dataclasses.replace(info, precision=_stored_precision(path, info.precision))
 

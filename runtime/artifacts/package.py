@@ -75,7 +75,7 @@ def check_torch(package: str | os.PathLike[str], manifest: PackageManifest, inst
     """
     if installed != manifest.torch:
         raise SessionError(
-            f"{package}: was built by PyTorch {manifest.torch}, but {installed} is installed: build it anew, or install"
+            f"{package}: was built by PyTorch {manifest.torch}, but {installed} is installed: build it again, or install"
             f" {manifest.torch}"
         )
 

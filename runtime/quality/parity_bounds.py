@@ -50,5 +50,5 @@ def bound_of(precision: str, reference: str = "fp32") -> Bound:
     order = list(BOUNDS)
     for name in (precision, reference):
         if name not in order:
-            raise ModelError(f"the precision {name!r} is not one of {', '.join(order)}: export the model anew")
+            raise ModelError(f"the precision {name!r} is not one of {', '.join(order)}: export the model again")
     return BOUNDS[max(precision, reference, key=order.index)]

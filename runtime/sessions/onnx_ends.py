@@ -39,7 +39,7 @@ def _check_ends(path: str | os.PathLike[str], session: Any, noise: bool) -> tupl
     if names != (wanted, ["output"]):
         raise ModelError(
             f"{path}: the model maps {names[0]} to {names[1]}, but it must have the {'inputs' if noise else 'one input'}"
-            f" {' and '.join(map(repr, wanted))} and the one output 'output': export it anew"
+            f" {' and '.join(map(repr, wanted))} and the one output 'output': export it again"
         )
     if inputs[0].type not in _INPUT_DTYPES or outputs[0].type not in _INPUT_DTYPES:
         raise ModelError(

@@ -120,7 +120,7 @@ class OnnxRuntimeSession(SessionBase):
         session_options.log_severity_level = _LOG_FATAL_ONLY
         session_options.intra_op_num_threads = threads or _confined_cpus()
         # Measured on a chain of 1x1 and depthwise convolutions at 320x320: with the arena and without memory patterns the
-        # peak is 314 MB; with patterns, which reserve anew for every shape of tile, 552 MB; without the arena 890 MB, and
+        # peak is 314 MB; with patterns, which reserve again for every shape of tile, 552 MB; without the arena 890 MB, and
         # twice the time.
         session_options.enable_cpu_mem_arena = True
         session_options.enable_mem_pattern = False

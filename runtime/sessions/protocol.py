@@ -109,7 +109,7 @@ def wrong_shape(shape: tuple[int, ...], expected: tuple[int, ...], scale: int, w
     """Return the error of a result that is not `scale` times as large as its tile."""
     return SessionError(
         f"the model returned the shape {shape} for {where}, but {expected} was expected: its scale is not {scale} as its"
-        " description says; export it anew"
+        " description says; export it again"
     )
 
 

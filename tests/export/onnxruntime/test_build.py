@@ -89,7 +89,7 @@ def test_changed_files_are_refused(built: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"tiny\.so: is not the library that tiny\.onnx\.json describes \(sha256 "):
         proven_library(copy, manifest)
     library.unlink()
-    with pytest.raises(ModelError, match=r"its library tiny\.so is missing: copy it along, or build it anew"):
+    with pytest.raises(ModelError, match=r"its library tiny\.so is missing: copy it along, or build it again"):
         proven_library(copy, manifest)
     document = json.loads(manifest_path(copy).read_text())
     manifest_path(copy).write_text(json.dumps(document | {"library": "../tiny.so"}))

@@ -53,7 +53,7 @@ def test_malformed(change: Any, tmp_path: Path) -> None:
     values = json.loads(manifest_path(path).read_text())
     change(values)
     manifest_path(path).write_text(json.dumps(values))
-    with pytest.raises(ModelError, match=r"a\.engine\.json: not a manifest of flashrib: .*: build the engine anew"):
+    with pytest.raises(ModelError, match=r"a\.engine\.json: not a manifest of flashrib: .*: build the engine again"):
         read_manifest(path)
 
 

@@ -48,7 +48,7 @@ def test_other_opsets_are_refused(imports: list[tuple[str, int]], opset: int, tm
         del model.opset_import[:]
         model.opset_import.extend(itertools.starmap(helper.make_opsetid, imports))
 
-    with pytest.raises(ModelError, match=rf"m\.onnx: is of ONNX opset {opset}, but .* 18 to 23: export it anew"):
+    with pytest.raises(ModelError, match=rf"m\.onnx: is of ONNX opset {opset}, but .* 18 to 23: export it again"):
         describe_onnx(saved(tmp_path / "m.onnx", change))
 
 

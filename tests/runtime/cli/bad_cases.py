@@ -40,7 +40,7 @@ CASES: dict[str, tuple[Prepare, list[str], int, str]] = {
     "tile of one side 0": (nothing, upscale("--tile", "64x0"), 2, "--tile: '64x0' is neither"),
     "tile of three sides": (nothing, upscale("--tile", "1x2x3"), 2, "--tile: '1x2x3' is neither"),
     "halo negative": (nothing, upscale("--halo", "-1"), 2, "--halo: '-1' is not a whole number, at least 0"),
-    "threads 0": (nothing, upscale("--threads", "0"), 2, "--threads: '0' is not a whole number, at least 1"),
+    "threads 0": (nothing, upscale("--threads", "0"), 2, "--threads: '0' is not a whole number from 1 to 1024"),
     "quality 101": (nothing, upscale("--quality", "101"), 2, "--quality: '101' is not a whole number from 1 to 100"),
     "scale no number": (nothing, upscale("--scale", "two"), 2, "--scale: 'two' is not a whole number"),
     "unknown session": (nothing, upscale("--session", "tensorflow"), 2, "invalid choice: 'tensorflow'"),

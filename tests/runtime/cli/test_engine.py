@@ -50,7 +50,7 @@ def test_upscale(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     [
         (
             {"version": "1.6.0"},
-            "was built by TensorRT-RTX 1.6.0, but 1.7.1.116 is installed: build it anew, or install 1.6.0",
+            "was built by TensorRT-RTX 1.6.0, but 1.7.1.116 is installed: build it again, or install 1.6.0",
         ),
         ({"targets": ("sm120",)}, "was built for GPUs of compute capability 12.0, but this one, NVIDIA Test, has 8.6"),
         ({"flavour": "tensorrt", "version": "11.4"}, "needs the package 'tensorrt', which is not installed"),

@@ -197,7 +197,7 @@ def test_one_bad_artifact_keeps_no_other_from_being_compared(reference: Path) ->
     results = verify(reference, artifacts).artifacts
     assert [result.file for result in results] == artifacts
     assert [result.failure for result in results] == [
-        "not an ONNX file, or a truncated one (8 bytes): export or copy it anew",
+        "not an ONNX file, or a truncated one (8 bytes): export or copy it again",
         "there is no such file",
         f"upscales by 3, but the reference {reference} by 2",
         None,

@@ -91,7 +91,7 @@ def test_one_changed_byte_is_refused(position: int, loaded: list[bytes], tmp_pat
     content = bytearray(b"machine code")
     content[position] ^= 1
     (tmp_path / "p.pt2").write_bytes(content)
-    with pytest.raises(ModelError, match=r"p\.pt2: is not the package that its manifest describes .* build it anew"):
+    with pytest.raises(ModelError, match=r"p\.pt2: is not the package that its manifest describes .* build it again"):
         open_session(tmp_path / "p.pt2")
     assert loaded == []
 
@@ -103,7 +103,7 @@ def test_one_changed_byte_is_refused(position: int, loaded: list[bytes], tmp_pat
             {"torch": "1.0+cpu"},
             "auto",
             SessionError,
-            r"was built by PyTorch 1\.0\+cpu, but .* is installed: build it anew",
+            r"was built by PyTorch 1\.0\+cpu, but .* is installed: build it again",
         ),
         (
             {"device": "cuda", "capability": (9, 0)},
@@ -187,7 +187,7 @@ def test_malformed_manifests(name: str, value: Any, tmp_path: Path) -> None:
     write_package(tmp_path / "p.pt2")
     path = manifest_path(tmp_path / "p.pt2")
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    with pytest.raises(ModelError, match=r"p\.pt2\.json: not a manifest of flashrib: .*: build the package anew"):
+    with pytest.raises(ModelError, match=r"p\.pt2\.json: not a manifest of flashrib: .*: build the package again"):
         read_package_manifest(tmp_path / "p.pt2")
 
 
