@@ -1,7 +1,7 @@
 """Forms of the layers that train fast on a CUDA GPU: same parameters, same results up to rounding, other arithmetic.
 
 Maps stay channels-last, 1x1 convolutions are matmuls in 16 bit, the depthwise convolution has a kernel of its own in both
-directions, and the attention kernel takes the gate's logits. Widths that a GPU reads badly are completed by zeros in the weights: heads to
+directions, and the attention kernel takes the gate's logits. Widths that a GPU reads badly are padded by zeros in the weights: heads to
 multiples of 8 channels, hidden channels likewise. Zero channels give and get nothing, so gradients are those of the real ones.
 """
 

@@ -86,7 +86,7 @@ def _window_attention(body: Body, node: Node, batch: int) -> list[str]:
 
 
 def _norm(body: Body, x: str, dim: int, dim_width: int) -> str:
-    """LayerNorm of the first `dim` channels, completed by zeros."""
+    """LayerNorm of the first `dim` channels, padded by zeros."""
     inside = body.cut(x, dim) if dim < dim_width else x
     gain, offset = (body.like(body.cut(name, dim), x) for name in ("gain", "offset"))
     n = body.let(f"LayerNormalization <axis: int = -1, epsilon: float = {LAYER_NORM_EPS}> ({inside}, {gain}, {offset})")

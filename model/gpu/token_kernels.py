@@ -12,7 +12,7 @@ def add_norm_kernel(
 
     Arguments, by name:
         x, y, total, normal: (rows, C), contiguous.
-        CP: power of two that C is completed to.
+        CP: power of two that C is padded to.
         BM: rows of a program. Grid: ceil(rows / BM).
     """
     row = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)

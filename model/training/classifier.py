@@ -47,7 +47,7 @@ class ClassifierConfig:
         data: folder or CSV file of the training's pictures.
         validation: the same of pictures whose accuracy is logged; None: none.
         arch: preset to train; empty where `start` is given.
-        start: checkpoint to start from; None: random weights. A head for another number of classes is made anew.
+        start: checkpoint to start from; None: random weights. A head for another number of classes starts from random weights.
         network: fields of the network's configuration that shall differ from the preset's or the checkpoint's.
         fit: how it is trained.
     """
@@ -98,7 +98,9 @@ def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierC
     _check(path, fit_options)
     given = start or (path.parent / values["start"] if values.get("start") else None)
     if bool(arch) == (given is not None):
-        raise UsageError(f"{path}: name either arch, a preset to begin anew, or start, a checkpoint to finetune")
+        raise UsageError(
+            f"{path}: name either arch, a preset to begin from random weights, or start, a checkpoint to finetune"
+        )
     if arch and arch not in presets(TASK):
         raise UsageError(f"{path}: arch = {arch!r} is none of {', '.join(presets(TASK))}")
     validation = path.parent / values["validation"] if values.get("validation") else None

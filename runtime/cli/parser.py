@@ -16,7 +16,7 @@ EPILOG = """\
 exit codes:
   0    everything was done
   1    something failed: a picture, a model, memory (one line each on stderr)
-  2    the command line cannot be meant
+  2    the command line is invalid
   130  interrupted
   141  whoever read the output stopped reading
 

@@ -52,7 +52,7 @@ def classify(session: Session, pictures: Sequence[Path]) -> Iterator[Scored]:
     """
     size = session.info.fixed_size
     if size is None or size[0] != size[1]:
-        raise SessionError(f"the classifier does not say the side of its pictures (it says {size}): export it anew")
+        raise SessionError(f"the classifier does not say the side of its pictures (it says {size}): export it again")
     for begin in range(0, len(pictures), BATCH):
         paths = pictures[begin : begin + BATCH]
         cut = np.stack([square(read_picture(path), size[0]) for path in paths])

@@ -10,8 +10,8 @@ from flashrib.runtime.sessions.protocol import Batch
 def run_in_batches(run: Callable[[Batch], Batch], pictures: Batch, size: int) -> Batch:
     """Run `pictures` (B, C, H, W), B at least 1, through a model that takes exactly `size` of them at a time.
 
-    The last batch is completed with copies of its last picture; what the model makes of them is dropped. Pictures of a batch do not
-    influence each other, so any completion will do; a copy is of the same range of values as the rest.
+    The last batch is padded with copies of its last picture; what the model makes of them is dropped. Pictures of a batch do not
+    influence each other, so any padding will do; a copy is of the same range of values as the rest.
 
     Args:
         run: maps (size, C, H, W) to (size, C, H', W').

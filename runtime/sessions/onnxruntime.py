@@ -83,7 +83,7 @@ class OnnxRuntimeSession(SessionBase):
 
     The file has one input `input` (B, 3, H, W), a second one, `noise`, if the model takes some, and one output `output`
     (B, 3, scale*H, scale*W), all float32 or float16;
-    B is static, any number of pictures being completed to whole batches, or dynamic; H and W are both static or both dynamic.
+    B is static, any number of pictures being padded to whole batches, or dynamic; H and W are both static or both dynamic.
     """
 
     def __init__(

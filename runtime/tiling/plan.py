@@ -3,7 +3,7 @@
 Pure arithmetic in input pixels, no arrays. A network with window attention lays its windows from the origin of what it is
 given: an origin that is not a multiple of the window alignment changes the partition of the whole tile, and no overlap
 repairs that. So every tile starts at a multiple, inner tiles end at one, and the last tile ends exactly where the picture
-does: there the network completes by reflection the very same pixels as in the whole picture.
+does: there the network pads by reflection the very same pixels as in the whole picture.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Span:
 
     @property
     def size(self) -> int:
-        """Pixels that the session gets along this axis, with the completed ones."""
+        """Pixels that the session gets along this axis, with the padded ones."""
         return self.read_stop - self.read_start + self.pad
 
 
@@ -115,7 +115,7 @@ def plan_axis(
         halo: pixels of context on each inner side, >= 0; rounded up to a multiple.
         multiple: window alignment, >= 1.
         minimum: pixels that the model needs at least, >= 1. A shorter tile reads further to the left (to the right if it
-            is the first); a shorter picture is completed by reflection.
+            is the first); a shorter picture is padded by reflection.
         fixed: pixels that every tile must have exactly, for sessions of one size.
 
     Returns:

@@ -115,7 +115,7 @@ class _Job:
         return None
 
     def cut(self, row: Span, column: Span) -> Pixels:
-        """Return what a tile reads, completed by reflection where the plan says so."""
+        """Return what a tile reads, padded by reflection where the plan says so."""
         with self._reading:
             part = self._source.read(slice(row.read_start, row.read_stop), slice(column.read_start, column.read_stop))
         if row.pad:

@@ -103,7 +103,7 @@ def upscale_array(
         clamping to the range; float32 is not clamped.
 
     Raises:
-        UsageError: pixels, tile or halo that cannot be meant.
+        UsageError: pixels, tile or halo that are invalid.
         OutOfMemoryError: not even the smallest tiles fit, or tiles would change what a model that looks at the whole
             picture makes of it and were not asked for.
         SessionError: the session failed, or returned NaN, infinity or a wrong shape.

@@ -42,7 +42,7 @@ def join(
     """Write the video.
 
     Args:
-        source: the video, opened anew, for what is copied from it.
+        source: the video, opened again, for what is copied from it.
         video: what it is.
         segments: its upscaled segments, in order.
         target: the file to write.
@@ -171,7 +171,7 @@ def _copied_streams(container: Any, source: Any) -> tuple[dict[int, Any], tuple[
 
 
 def _tags(stream: Any) -> dict[str, str]:
-    """Return a stream's tags without those that a muxer counts anew."""
+    """Return a stream's tags without those that a muxer counts again."""
     counted = ("DURATION", "NUMBER_OF_", "_STATISTICS", "BPS", "ENCODER")
     return {key: value for key, value in stream.metadata.items() if not key.upper().startswith(counted)}
 

@@ -35,7 +35,7 @@ class SSTRealConfig(NetworkConfig):
         use_skip: the preconditioning passes a part of its input on.
         guidance: lambda, weight of the difference between the two heads; 1 takes the last head alone.
         sigma: noise level that the network is run at, 1 being that of the official pipeline.
-        pad_to: the picture is completed to multiples of it by reflection.
+        pad_to: the picture is padded to multiples of it by reflection.
         dropout: probability in the FFN, in training.
     """
 
@@ -110,7 +110,7 @@ class SSTRealConfig(NetworkConfig):
         return super().open_sizes(height, width) | {"noise_height": rows, "noise_width": columns}
 
     def inputs(self) -> tuple[Input, ...]:
-        """The picture, RGB in 0..1, and standard normal noise of the completed result's size, or larger.
+        """The picture, RGB in 0..1, and standard normal noise of the padded result's size, or larger.
 
         The noise has sides of `SCALE` times those of the picture rounded up to multiples of `pad_to`; what is beyond is not read.
         """

@@ -114,7 +114,7 @@ def disc_attention_kernel(
         out: (B, n, HEADS, D), contiguous.
         lse: (B, HEADS, n), float32, natural logarithm.
         failed: None, or one int32: where it is 0, nothing is computed.
-        DP: power of two >= 16 that D is completed to.
+        DP: power of two >= 16 that D is padded to.
         STAGES: blocks of keys in flight.
         PRECISION: of float32 products, "ieee", "tf32" or "tf32x3"; no meaning for 16 bit.
     """

@@ -177,7 +177,7 @@ def offset_attention_kernel(
         tokens: N + 1, the class token first.
         span: patch queries of a program, a multiple of BM.
         out: (B, tokens, HEADS*D).
-        DP, MP: powers of two that D and M are completed to.
+        DP, MP: powers of two that D and M are padded to.
         BM: queries of a block, a power of two.
         ZERO: keys left out have logit 0; else weight 0.
         FIRST: what becomes of the class token's query: "whole" (every program has a whole head), "part" (into `parts`), "own" (programs

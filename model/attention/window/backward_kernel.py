@@ -113,7 +113,7 @@ def keys_kernel(
         d_mirrored: where PADDED, (B, padded H, padded W, 2*HEADS*D), float32: gradients of k and v of every token.
         d_codes: (groups, HEADS, WH*WW, R), float32: a sum over the windows of each group.
         BM, BN: queries of a step, keys of a program.
-        PADDED: windows are completed by reflection at the bottom or at the right.
+        PADDED: windows are padded by reflection at the bottom or at the right.
         GROUP: windows that a program goes through.
     """
     N: tl.constexpr = WH * WW
@@ -164,7 +164,7 @@ def keys_kernel(
         wanted = inside[:, None] & (channel < D)
         if PADDED:
             start_y, start_x, _, _, padded_y, padded_x = place
-            at_y, at_x = start_y + y, start_x + x  # of the completed map, before the shift
+            at_y, at_x = start_y + y, start_x + x  # of the padded feature map, before the shift
             at_y = tl.where(at_y >= padded_y, at_y - padded_y, at_y)
             at_x = tl.where(at_x >= padded_x, at_x - padded_x, at_x)
             token = (image // (H * W) * padded_y + at_y) * padded_x + at_x

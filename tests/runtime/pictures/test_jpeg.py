@@ -44,7 +44,7 @@ def test_pixels_are_those_of_pillow(height: int, width: int, channels: int, piec
 
 
 def test_a_picture_as_wide_as_jpeg_allows() -> None:
-    """No more than 65535 blocks lie between two restart markers; more than eight markers count anew from the first."""
+    """No more than 65535 blocks lie between two restart markers; more than eight markers count again from the first."""
     pixels = picture(200, 65500, 3)
     file = io.BytesIO()
     with JpegWriter(file, *pixels.shape, quality=50) as writer:

@@ -44,7 +44,7 @@ class FakeSession(SessionBase):
 class WindowSession(FakeSession):
     """Every pixel minus half the maximum of its window: another partition into windows gives another result.
 
-    The far edges are completed to whole windows by reflection, as the attention operator does.
+    The far edges are padded to whole windows by reflection, as the attention operator does.
     """
 
     def change(self, batch: Batch) -> Batch:
