@@ -120,27 +120,6 @@ def consistency_losses(
 
 def decayed(network: SSTReal) -> tuple[list[str], list[str]]:
     """Names of the parameters with weight decay and of those without, as in the official training."""
-
-    def exempt(name: str) -> bool:
-        last = name.rpartition(".")[2]
-        if last in ("to_hidden", "hidden_b", "to_q", "to_k"):
-            return True
-        if ".up_i." in name or ".up_f." in name:
-            return last == "bias" or name.endswith(".8.weight")
-        return name.endswith(("proj_lr.bias", "adaLN_modulation.bias", "fuse_lr.bias"))
-
+    exempt = network.undecayed()
     names = [name for name, _ in network.named_parameters()]
-    return [name for name in names if not exempt(name)], [name for name in names if exempt(name)]
-
-
-def initialise(network: SSTReal, generator: torch.Generator | None = None) -> None:
-    """Set the parameters that do not start with PyTorch's defaults: the RIB MLPs, N(0, 0.05); the modulation, 0; gamma, 1e-3."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            last = name.rpartition(".")[2]
-            if last in ("to_hidden", "to_q", "to_k"):
-                parameter.normal_(0, 0.05, generator=generator)
-            elif last == "hidden_b" or "adaLN_modulation" in name:
-                parameter.zero_()
-            elif last == "gamma":
-                parameter.fill_(1e-3)
+    return [name for name in names if name not in exempt], [name for name in names if name in exempt]

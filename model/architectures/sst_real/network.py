@@ -227,5 +227,25 @@ class SSTReal(Network):
             noise = picture.new_zeros(picture.shape[0], 3, SCALE * rows, SCALE * columns)
         return self.reference(picture, noise)
 
+    def initialise(self) -> None:
+        """No modulation, so that every layer starts as the identity."""
+        for module in self.modules():
+            if isinstance(module, SSTRealBlock):
+                nn.init.zeros_(module.adaLN_modulation.weight)
+                nn.init.zeros_(module.adaLN_modulation.bias)
+
+    def undecayed(self) -> set[str]:
+        """The bias MLPs, all biases of the heads and the weights of their last convolutions, and three further kinds of biases."""
+
+        def exempt(name: str) -> bool:
+            last = name.rpartition(".")[2]
+            if last in ("to_hidden", "hidden_b", "to_q", "to_k"):
+                return True
+            if ".up_i." in name or ".up_f." in name:
+                return last == "bias" or name.endswith(".8.weight")
+            return name.endswith(("proj_lr.bias", "adaLN_modulation.bias", "fuse_lr.bias"))
+
+        return {name for name, _ in self.named_parameters() if exempt(name)}
+
     def unquantized(self) -> set[str]:
         return {"model.proj_in", "model.proj_lr", "model.up_i", "model.up_f"}

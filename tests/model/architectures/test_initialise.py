@@ -36,14 +36,16 @@ def test_esc() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(("facts", "preset"), [("init_SST_X2", "sst"), ("init_ESCRIB_X2", "esc-rib")])
+@pytest.mark.parametrize(
+    ("facts", "preset"), [("init_SST_X2", "sst"), ("init_ESCRIB_X2", "esc-rib"), ("init_SSTReal_X4", "sst-real")]
+)
 def test_statistics_are_the_official_ones(facts: str, preset: str) -> None:
     """Means and widths of every tensor that was recorded, within 6 standard errors of both samples."""
     if not FACTS.exists():
         pytest.skip("the official statistics are not in ../shared/golden/sst_real")
     recorded: dict[str, dict[str, Any]] = json.loads(FACTS.read_text())[facts]
     torch.manual_seed(0)
-    state = build_model(preset, 2).state_dict()
+    state = build_model(preset, int(facts[-1])).state_dict()
     for key, wanted in recorded.items():
         value = state[key].double()
         assert list(value.shape) == wanted["shape"], key
