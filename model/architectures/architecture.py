@@ -3,13 +3,15 @@
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flashrib.model.config import NetworkConfig
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from flashrib.model.deploy import Deployed
@@ -90,6 +92,9 @@ class Architecture:
         gpu: network and dtype -> the network for a CUDA GPU; None: there is no such form, and GPUs take the deployment form.
         file_name: stem of a file's name, in lower case with "-" between words -> preset and magnification that it stands for, or None.
         header: configuration -> what a .safetensors file says besides the name, so that it can be loaded without hints.
+        pictures: configuration -> file names and pictures (H, W, 3), uint8, of what its attention sees, for `info --pictures`; None where
+            there is nothing to draw.
+        config_of_facts: `architecture_config` and heads of an artifact -> a configuration that `pictures` draws; None as above.
         kept: names of products in an exported file that calibration leaves as they are -> why; "*" stands for anything.
     """
 
@@ -106,6 +111,8 @@ class Architecture:
     scales: tuple[int, ...] = (1,)
     file_name: Callable[[str], tuple[str, int] | None] = lambda stem: None
     header: Callable[[Any], dict[str, str]] = json_header
+    pictures: "Callable[[Any], Iterable[tuple[str, NDArray[np.uint8]]]] | None" = None
+    config_of_facts: Callable[[Mapping[str, Any]], NetworkConfig] | None = None
     kept: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.artifacts.bundled import default_weights
 from flashrib.runtime.cli.options import tile_sides
 from flashrib.runtime.cli.output import print_json, print_table
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.jobs.folders import made_folder
+from flashrib.runtime.pictures.files import write_picture
+from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.sessions.table import describe_model
 from flashrib.runtime.sessions.torch_plain import require_torch
 
@@ -29,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=tile_sides,
         help="count the multiply-adds for an input of this size as well; needs PyTorch, and a preset or a checkpoint",
     )
+    parser.add_argument(
+        "--pictures",
+        metavar="DIR",
+        type=Path,
+        help="draw which pairs of tokens the heads of every layer see (Fibottention); needs PyTorch",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -46,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     about = describe_model(arguments.model, arguments.arch)
     if arguments.macs is not None:
         about = {**about, "macs": _macs(arguments, about)}
+    if arguments.pictures is not None:
+        about = {**about, "pictures": _draw(arguments, about)}
     if arguments.json:
         print_json(about)
     else:
@@ -70,6 +82,29 @@ def _macs(arguments: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, 
     return {"size": f"{height}x{width}", **count_macs(config, height, width)}
 
 
+def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
+    """Write the pictures of what attention sees, and return their names."""
+    require_torch("drawing attention")
+    from flashrib.model import load_model
+    from flashrib.model.architectures.registry import architecture_named, architecture_of
+
+    name = about.get("architecture")
+    if about.get("format", "checkpoint") == "checkpoint":
+        config = load_model(arguments.model or default_weights(), arguments.arch).config
+        row = architecture_of(config)
+    else:
+        row = architecture_named(str(name))
+        config = row.config_of_facts(about) if row.config_of_facts is not None else None
+    if row.pictures is None or config is None:
+        raise UsageError(f"--pictures: {name} has no attention that is drawn; only that of Fibottention is")
+    written = []
+    with made_folder(arguments.pictures):
+        for file, pixels in row.pictures(config):
+            write_picture(arguments.pictures / file, Picture(pixels))
+            written.append(str(arguments.pictures / file))
+    return written
+
+
 def _text(name: str, value: Any) -> str:
     """A value as the table shows it."""
     match value:
@@ -90,7 +125,7 @@ def _text(name: str, value: Any) -> str:
             return f"{value:,}"
         case int() if name == "scale":
             return f"x{value}"
-        case list() | tuple() if name == "windows":
+        case list() | tuple() if name == "windows" and value:
             return ", ".join(f"{rows}x{columns}" for rows, columns in value) + " (rows x columns)"
         case list() | tuple() if name == "fixed_size":
             return "x".join(map(str, value))

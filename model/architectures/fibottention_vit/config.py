@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from flashrib.model.config import Input, NetworkConfig
@@ -127,6 +128,16 @@ class FibottentionConfig(NetworkConfig):
             "architecture_config": told
             | {field: getattr(self, field) for field in ("mean", "std", "patch", "grid", "depth", "classes")},
         }
+
+
+def config_of_facts(about: Mapping[str, Any]) -> FibottentionConfig:
+    """What the description of an artifact says about attention, as a configuration; the width of its tokens is not known.
+
+    Args:
+        about: fields of `flashrib.runtime.artifacts.info.ModelInfo` in JSON's types.
+    """
+    (heads,) = about["heads"]
+    return FibottentionConfig(about["architecture"], dim=heads, heads=heads, **about["architecture_config"])
 
 
 _SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}  # channels, heads; all of 12 blocks

@@ -95,7 +95,7 @@ class RecognisedViT:
             "grid": grid,
             "size": grid * self.sizes["patch"],
             **facts,
-            "usual_heads": self.sizes["dim"] // head_dim or None,
+            **({} if known else {"usual_heads": max(self.sizes["dim"] // head_dim, 1)}),
             "parameters": sum(value.numel() for value in self.checkpoint.state_dict.values()),
             "dtype": self.checkpoint.dtype,
             "sha256": sha256_of(self.checkpoint.path),
