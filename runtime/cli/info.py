@@ -87,8 +87,10 @@ def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
     require_torch("drawing attention")
     from flashrib.model import load_model
     from flashrib.model.architectures.registry import architecture_named, architecture_of
+    from flashrib.model.config import NetworkConfig
 
     name = about.get("architecture")
+    config: NetworkConfig | None
     if about.get("format", "checkpoint") == "checkpoint":
         config = load_model(arguments.model or default_weights(), arguments.arch).config
         row = architecture_of(config)

@@ -54,7 +54,7 @@ def _column(kept: NDArray[np.bool_], grid: int) -> NDArray[np.uint8]:
 
 
 def _coloured(seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.where(seen[..., None], np.uint8(SEEN), np.uint8(UNSEEN))
+    return np.where(seen[..., None], np.array(SEEN, np.uint8), np.array(UNSEEN, np.uint8))
 
 
 def _framed(column: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:

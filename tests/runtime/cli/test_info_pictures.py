@@ -26,7 +26,8 @@ def test_checkpoint_and_file_give_the_same_pictures(tmp_path: Path, capsys: pyte
         assert len(json.loads(capsys.readouterr().out)["pictures"]) == 4
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-        assert Image.open(path).mode == "RGB"
+        with Image.open(path) as image:
+            assert image.mode == "RGB"
 
 
 def test_every_kept_pair_is_drawn() -> None:
