@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from flashrib.runtime import stopping
 from flashrib.runtime.errors import FlashribError, ModelError
 
 try:
@@ -35,6 +36,7 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     remove_leftovers(target.parent)
     temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    stopping.temporary.add(temporary)
     try:
         with open(temporary, "xb") as file:
             if fcntl is not None:
@@ -53,6 +55,7 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        stopping.temporary.discard(temporary)
 
 
 @contextlib.contextmanager

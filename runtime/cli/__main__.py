@@ -2,7 +2,7 @@
 
 import sys
 
-from flashrib.runtime.cli import main
+from flashrib.runtime.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -3,6 +3,7 @@
 The CUDA provider has a session of its own, `onnxruntime_cuda`.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from flashrib.runtime.sessions.providers import (
     provider_named,
 )
 from flashrib.runtime.sessions.spec import SessionSpec
+from flashrib.runtime.stopping import interruptible
 
 # Everything that goes wrong is raised; at 3 (errors) ONNX Runtime would print the same on stderr as well.
 _LOG_FATAL_ONLY = 4
@@ -139,6 +141,7 @@ class OnnxRuntimeSession(SessionBase):
                     " or fp16, or build an engine from it with flashrib build"
                 ) from error
             raise _out_of_memory_or(ModelError, f"{path}: ONNX Runtime cannot load this model", error) from error
+        self._run_options: Any = onnxruntime.RunOptions
         self._session.disable_fallback()
         check_placement(self._session, row, path)
         self._together, self._dtype, self.info = described_by_graph(path, self._session, described)
@@ -175,9 +178,11 @@ class OnnxRuntimeSession(SessionBase):
     def _run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         inputs = {"input": batch} if noise is None else {"input": batch, "noise": noise}
         try:
-            (output,) = self._session.run(
-                ["output"], {name: x.astype(self._dtype, copy=False) for name, x in inputs.items()}
-            )
+            fed = {name: x.astype(self._dtype, copy=False) for name, x in inputs.items()}
+            # A run ends between two nodes where that is asked for.
+            options = self._run_options()
+            with interruptible(functools.partial(setattr, options, "terminate", True)):
+                (output,) = self._session.run(["output"], fed, options)
         except Exception as error:
             shape = "x".join(str(side) for side in batch.shape)
             raise _out_of_memory_or(SessionError, f"ONNX Runtime failed on a batch of {shape}", error) from error
