@@ -13,6 +13,8 @@ from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.folders import made_folder
 from flashrib.runtime.pictures.files import write_picture
 from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.sessions.providers import PROVIDERS
+from flashrib.runtime.sessions.report import describe_devices
 from flashrib.runtime.sessions.table import describe_model
 from flashrib.runtime.sessions.torch_plain import require_torch
 
@@ -39,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="draw which pairs of tokens the heads of every layer see (Fibottention); needs PyTorch",
     )
+    parser.add_argument(
+        "--devices",
+        action="store_true",
+        help="say what this machine has to run models with, and what each session lacks",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -51,8 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     examples:
       flashrib info
+      flashrib info --devices
       flashrib info SSTlight_DFLIP_X2.pth --json
     """
+    if arguments.devices:
+        return _devices(arguments)
     about = describe_model(arguments.model, arguments.arch)
     if arguments.macs is not None:
         about = {**about, "macs": _macs(arguments, about)}
@@ -105,6 +115,26 @@ def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
             write_picture(arguments.pictures / file, Picture(pixels))
             written.append(str(arguments.pictures / file))
     return written
+
+
+def _devices(arguments: argparse.Namespace) -> int:
+    """Say what this machine has."""
+    if arguments.model is not None or arguments.arch is not None:
+        raise UsageError("--devices: is about this machine and takes no model: leave one of the two out")
+    found = describe_devices()
+    if arguments.json:
+        print_json(found)
+        return 0
+    gpu = found["gpu"]
+    rows = [("cpu", found["cpu"]), ("gpu", gpu if isinstance(gpu, str) else f"{gpu['name']}, {gpu['capability']}")]
+    rows += [("package", f"{name} {version}") for name, version in found["packages"].items()]
+    rows += [
+        (f"provider {name}", f"{'yes' if there else 'no'}: {PROVIDERS[name].hardware}; {PROVIDERS[name].package}")
+        for name, there in found["providers"].items()
+    ]
+    rows += [(f"session {name}", f"needs {lacks}" if lacks else "ready") for name, lacks in found["sessions"].items()]
+    print_table(rows)
+    return 0
 
 
 def _text(name: str, value: Any) -> str:

@@ -1,6 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=session_names(),
         default="auto",
         help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT for engines,"
-        " AOTInductor for packages",
+        " AOTInductor for packages; for the bundled model the fastest that works here",
     )
     group.add_argument(
         "--device",
@@ -153,10 +154,9 @@ def open_chosen(arguments: argparse.Namespace, task: str | None = "upscale") -> 
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
-    path, kind = choose_session(arguments.model, arguments.session)
     spec = SessionSpec(
-        path,
-        kind,
+        arguments.model,
+        arguments.session,
         arguments.arch,
         arguments.scale,
         arguments.device,
@@ -166,6 +166,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
         arguments.provider,
         tuple(arguments.provider_options),
     )
+    path, kind = choose_session(spec.model, spec.kind, spec.may_use_gpus)
+    spec = dataclasses.replace(spec, model=path, kind=kind)
     if (address := getattr(arguments, "cluster", None)) is not None:
         from flashrib.runtime.sessions.cluster import ClusterOptions, ClusterSession
 

@@ -174,6 +174,9 @@ def _run(
         stream_extension=arguments.format or ".png",
     )
     into_stdout = str(jobs[0].target) in (STREAM, "/dev/stdout")
+    devices = getattr(session, "devices", ("cpu",))
+    if devices != ("cpu",) and not (arguments.json or into_stdout):
+        print_line(f"{model.name} by the session {kind} on {', '.join(devices)}")
     with session, MadeFolders() as folders, contextlib.ExitStack() as stack:
         journal = None
         if folder is not None:

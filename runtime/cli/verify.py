@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from flashrib.runtime.errors import FlashribError, MissingPackageError, UsageErr
 from flashrib.runtime.quality.parity import Artifact, Parity, psnr_drop, verify
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED
 from flashrib.runtime.quality.parity_report import figure, version, write_report
+from flashrib.runtime.quality.polygraphy_files import require_polygraphy, write_polygraphy_files
 
 MOST_SHOWN = 6  # pictures in the report; each takes some 100 KB per artifact
 
@@ -37,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", metavar="N", type=whole_number(0), default=SEED, help=f"of the random inputs; default: {SEED}"
     )
     parser.add_argument("--report", metavar="FILE", type=Path, help="write a page with pictures, a .html file")
+    parser.add_argument(
+        "--polygraphy",
+        metavar="DIR",
+        type=Path,
+        help="write inputs, the reference's outputs and a comparison that `polygraphy run` takes, and the command, into this folder;"
+        " needs the extra [polygraphy]",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--bisect",
@@ -61,12 +70,17 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib verify SSTlight_X2.pth 2x_SSTlight_fp32.onnx 2x_SSTlight_fp16.onnx
       flashrib verify SSTlight_X2.pth model.onnx --pictures Set5/ --report parity.html
       flashrib verify SSTlight_X2.pth suspicious.onnx --bisect
+      flashrib verify SSTlight_X2.pth model.onnx --polygraphy out/ && out/run.sh
     """
     report = arguments.report
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--report {report}: the report is a page, so its name must end in .html")
     if report is not None and not report.parent.is_dir():
         raise UsageError(f"--report {report}: there is no folder {report.parent}")
+    if arguments.polygraphy is not None:
+        require_polygraphy()
+        if report is not None:
+            raise UsageError("--polygraphy: keeps all outputs, of which --report shows a few: leave one of the two out")
     with PictureBar(1) as bar:
         bar.start("verify")
         parity = verify(
@@ -78,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             side=arguments.side,
             seed=arguments.seed,
             threads=arguments.threads,
-            most_shown=MOST_SHOWN if report is not None else 0,
+            most_shown=sys.maxsize if arguments.polygraphy else MOST_SHOWN if report is not None else 0,
             progress=bar.report,
         )
     if arguments.bisect:
@@ -86,6 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
             artifact.layer = _first_layer(artifact, parity, arguments)
     if report is not None:
         write_report(parity, report)
+    if arguments.polygraphy is not None:
+        script = write_polygraphy_files(parity, arguments.polygraphy)
+        if not arguments.json:
+            print_line(f"for Polygraphy: {script}")
     if arguments.json:
         print_json(_document(parity))
     else:

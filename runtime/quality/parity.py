@@ -141,7 +141,7 @@ def verify(
         side: longest side of pictures and of the chart in pixels; larger pictures are cut.
         seed: of the random inputs.
         threads: on the CPU; see `open_session`.
-        most_shown: number of inputs with something to see whose outputs are kept for a report, pictures first.
+        most_shown: number of inputs with something to see whose outputs are kept for a report, pictures first; all where it is as many.
         progress: called with the number of finished runs and of all.
 
     Raises:
@@ -232,7 +232,9 @@ def _choose_inputs(
 
 
 def _choose_shown(work: list[tuple[Case, list[int]]], most: int) -> set[str]:
-    """Return the names of the inputs that a report shows, pictures first."""
+    """Return the names of the inputs that a report shows, pictures first; of all where there are no more than that."""
+    if len(work) <= most:
+        return {case.name for case, _ in work}
     visible = sorted((case for case, _ in work if case.shown), key=lambda case: case.name.startswith("chart"))
     return {case.name for case in visible[:most]}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flashrib.runtime.artifacts.library import has_library
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
 from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
@@ -70,8 +71,12 @@ def open_onnx_session(path: Path, spec: SessionSpec) -> Session:
 
 def cuda_can_run(path: Path) -> bool:
     """Say whether this machine has a GPU and ONNX Runtime's CUDA provider, and the file computes in what that has kernels for."""
-    cuda = PROVIDERS["cuda"]
-    if describe_onnx(path).precision not in cuda.precisions or not has_provider(cuda):
+    from flashrib.runtime.sessions.onnxruntime_cuda import reason_against
+
+    cuda, info = PROVIDERS["cuda"], describe_onnx(path)
+    if info.precision not in cuda.precisions or not has_provider(cuda):
+        return False
+    if reason_against(info) and not has_library(path):
         return False
     try:
         find_gpu()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.library import check_targets, has_library, proven_library, read_library_manifest
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
 from flashrib.runtime.artifacts.onnx_weights import check_weights
@@ -35,10 +36,22 @@ SIZES = 8
 """Sizes whose buffers and graphs are kept, the latest ones."""
 
 _LOG_FATAL_ONLY = 4
+_DEVICE = "cuda"  # of buffers
 _NO_GRAPH = "-1"  # the id of runs that are not recorded
 
 # What ONNX Runtime says when the GPU's memory is full.
 _FULL = ("Failed to allocate memory", "out of memory", "OUT_OF_MEMORY", "bad_alloc", "ALLOC_FAILED")
+
+
+def reason_against(info: ModelInfo) -> str:
+    """Say why a file without a library may not run on the CUDA provider; "" where nothing speaks against it."""
+    odd = sorted({rank for rank in info.ranks if rank % 8})
+    if info.attention != "onnxruntime" or not odd:
+        return ""
+    return (
+        "ONNX Runtime's own attention was seen to crash on GPUs with ranks that are no multiple of 8"
+        f" ({', '.join(map(str, odd))}): build it with flashrib build --flavour onnxruntime, or use --device cpu"
+    )
 
 
 class _Bound(NamedTuple):
@@ -48,12 +61,14 @@ class _Bound(NamedTuple):
     result: Any
     binding: Any
     run_options: Any
+    graph: int
 
 
 class OnnxRuntimeCudaSession(SessionBase):
     """Runs a flashrib ONNX file on an NVIDIA GPU; follows `flashrib.runtime.sessions.protocol.Session`.
 
     Attributes:
+        devices: the GPU, "cuda:0".
         library: True where the file's library of custom operators is in use.
         graphs: True where sizes that come again are launched as CUDA graphs.
     """
@@ -81,6 +96,7 @@ class OnnxRuntimeCudaSession(SessionBase):
             why = str(error).partition(",")[0]
             raise SessionError(f"{path}: the provider cuda needs an NVIDIA GPU, and {why}: use --device cpu") from error
         self._path = path
+        self.devices = (f"cuda:{device}",)
         self._library: str | None = None
         passes = False
         if has_library(path):
@@ -88,6 +104,8 @@ class OnnxRuntimeCudaSession(SessionBase):
             check_targets(path, manifest, gpu.name, gpu.capability)
             self._library, passes = str(proven_library(path, manifest)), manifest.passes
         self.library = self._library is not None
+        if not self.library and (why := reason_against(described)):
+            raise SessionError(f"{path}: {why}")
         self._options = {"device_id": str(device)}
         if passes:  # its convolutions have widths that are multiples of 8 and feature maps with channels last
             self._options["prefer_nhwc"] = "1"
@@ -180,22 +198,22 @@ class OnnxRuntimeCudaSession(SessionBase):
             _, oldest = self._bound.popitem(last=False)
             self._forget(oldest)
         device, scale = int(self._options["device_id"]), self.info.scale
-        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        source = make(list(shape), self._dtype, "cuda", device)
-        result = make([*shape[:2], scale * shape[2], scale * shape[3]], self._dtype, "cuda", device)
+        make, dtype = onnxruntime.OrtValue.ortvalue_from_shape_and_type, np.dtype(self._dtype).type
+        source = make(list(shape), dtype, _DEVICE, device)
+        result = make([*shape[:2], scale * shape[2], scale * shape[3]], dtype, _DEVICE, device)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("input", source)
         binding.bind_ortvalue_output("output", result)
         run_options = onnxruntime.RunOptions()
         self._ids += 1
         run_options.add_run_config_entry("gpu_graph_id", str(self._ids) if self.graphs else _NO_GRAPH)
-        self._bound[shape] = _Bound(source, result, binding, run_options)
+        self._bound[shape] = _Bound(source, result, binding, run_options, self._ids)
         return self._bound[shape]
 
     def _forget(self, bound: _Bound) -> None:
         if self.graphs and hasattr(self._session, "release_captured_graph"):
             with contextlib.suppress(Exception):  # it was never recorded
-                self._session.release_captured_graph(int(bound.run_options.get_run_config_entry("gpu_graph_id")))
+                self._session.release_captured_graph(bound.graph)
 
 
 class _Worker:

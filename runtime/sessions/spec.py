@@ -13,7 +13,8 @@ class SessionSpec:
     Attributes:
         model: an ONNX file, an engine or a package made by flashrib, or a checkpoint; None: the bundled model.
         kind: name of a row of `flashrib.runtime.sessions.table.SESSIONS`, or "auto": ONNX Runtime for ONNX files, PyTorch for
-            checkpoints, TensorRT of the flavour that its manifest names for engines, AOTInductor for packages.
+            checkpoints, TensorRT of the flavour that its manifest names for engines, AOTInductor for packages; for the bundled model
+            PyTorch where it can use a GPU, and ONNX Runtime elsewhere.
         arch: what the model must be; needed for checkpoints that do not say it themselves.
         scale: magnification that the model must have.
         device: "auto", "cpu", "cuda" (the first GPU), "cuda:1", or several GPUs, "cuda:0,cuda:1"; ONNX Runtime runs on one of
@@ -38,6 +39,11 @@ class SessionSpec:
     precision: str | None = None
     provider: str | None = None
     provider_options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def may_use_gpus(self) -> bool:
+        """Nothing in it asks for the CPU."""
+        return self.device != "cpu" and self.threads is None and self.provider is None and not self.provider_options
 
     def open(self) -> Session:
         """Load the model into the session that fits it.

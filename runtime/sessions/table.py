@@ -5,6 +5,8 @@ is imported before it is opened. Whatever a row does not take is refused here, a
 docs/howto/add-a-session.md.
 """
 
+import dataclasses
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, ENGINE, ONNX, PACKAGE, FileKind, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.artifacts.package import read_package_manifest
-from flashrib.runtime.errors import ModelError, UsageError
+from flashrib.runtime.errors import ModelError, SessionError, UsageError
+from flashrib.runtime.nvidia.cuda import find_gpu
 from flashrib.runtime.sessions.describe import (
     describe_checkpoint_file,
     describe_engine,
@@ -106,7 +109,9 @@ def open_session(
 
 def open_spec(spec: SessionSpec) -> Session:
     """Open a session; see `SessionSpec.open`."""
-    path, kind = choose_session(spec.model, spec.kind)
+    path, kind = choose_session(spec.model, spec.kind, spec.may_use_gpus)
+    if spec.model is None and spec.kind == "auto" and spec.precision is None:
+        spec = dataclasses.replace(spec, precision="auto")  # whoever leaves the choice wants the fast one
     row = SESSIONS[kind]
     for name, option in OPTIONS.items():
         value = getattr(spec, name)
@@ -124,8 +129,12 @@ def open_spec(spec: SessionSpec) -> Session:
     return row.open(path, spec)
 
 
-def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> tuple[Path, str]:
+def choose_session(
+    model: str | os.PathLike[str] | None, kind: str = "auto", may_use_gpus: bool = False
+) -> tuple[Path, str]:
     """Return the model file, the bundled one where `model` is None, and the kind of session for it, a name in `SESSIONS`.
+
+    With `may_use_gpus`, the bundled model is the checkpoint where PyTorch and its kernels can run it on a GPU: the fastest that there is.
 
     Raises:
         UsageError: no such `kind`, or one that cannot run this file.
@@ -134,7 +143,9 @@ def choose_session(model: str | os.PathLike[str] | None, kind: str = "auto") -> 
     if kind != "auto" and kind not in SESSIONS:
         raise UsageError(f"session {kind!r} is not one of {', '.join(session_names())}")
     if model is None:
-        row = SESSIONS["onnxruntime" if kind == "auto" else kind]
+        if kind == "auto":
+            kind = "torch" if may_use_gpus and _torch_has_gpu() else "onnxruntime"
+        row = SESSIONS[kind]
         if row.default is None:
             raise UsageError(
                 f"session {kind!r} runs {row.file.called}: build one with flashrib build, and name it with --model"
@@ -199,6 +210,19 @@ def _has_device(row: SessionKind, device: str) -> bool:
     if device == "cpu":
         return "cpu" in row.devices
     return "cuda" in row.devices or (device in ("cuda", "cuda:0") and "cuda:0" in row.devices)
+
+
+def _torch_has_gpu() -> bool:
+    """Say whether PyTorch, with the packages for its fast session, can use a GPU here; asks the driver first, PyTorch loads slowly."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "triton", "safetensors")):
+        return False
+    try:
+        find_gpu()
+    except SessionError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _shown(value: Any) -> str:

@@ -29,6 +29,17 @@ def window_body(core: str, opsets: dict[str, int]) -> Body:
     return Body(functions, opsets)
 
 
+def gathering_body(core: str, opsets: dict[str, int]) -> Body:
+    """As `window_body`, but that one Gather of pixels each makes windows out of the feature map and the map out of windows."""
+
+    def functions(place: Place) -> list[str]:
+        head = place.head("WindowAttention <window, num_heads, shift> (qkv, pos_q, pos_k) => (out)")
+        parts = (geometry.SIZES, geometry.SOURCES, geometry.GATHER_WINDOWS, core, geometry.GATHER_PIXELS)
+        return ["".join((head, "{", *parts, "}"))]
+
+    return Body(functions, opsets)
+
+
 def _padding(place: Place) -> tuple[str, str]:
     """Text that pads the feature map to whole windows, and text that crops it again, as the model's layers and size need them."""
     from onnx import helper
@@ -59,7 +70,7 @@ WINDOW_ATTENTION = Operator(
     op_type="WindowAttention",
     attributes=("window", "num_heads", "shift"),
     bodies={
-        "onnxruntime": window_body(attention_onnxruntime.CORE, attention_onnxruntime.OPSETS),
+        "onnxruntime": gathering_body(attention_onnxruntime.CORE, attention_onnxruntime.OPSETS),
         "standard": window_body(attention_standard.CORE, attention_standard.OPSETS),
         "attention": window_body(attention_native.CORE, attention_native.OPSETS),
         "padded": window_body(attention_padded.CORE, attention_padded.OPSETS),

@@ -10,6 +10,7 @@ import pytest
 
 from flashrib.runtime.artifacts.kinds import FILES, FileKind
 from flashrib.runtime.errors import ModelError, UsageError
+from flashrib.runtime.sessions import table
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from flashrib.runtime.sessions.spec import SessionSpec
 from flashrib.runtime.sessions.table import OPTIONS, SESSIONS, choose_exact_session, choose_session, open_session
@@ -120,3 +121,12 @@ def test_a_file_that_no_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(UsageError, match=r"a\.txt: is a page of notes, and no kind of session runs such files"):
         choose_session(tmp_path / "a.txt")
+
+
+def test_the_bundled_model_takes_the_fastest_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_torch_has_gpu", lambda: True)
+    assert choose_session(None, may_use_gpus=SessionSpec().may_use_gpus)[1] == "torch"
+    assert choose_session(None, may_use_gpus=SessionSpec(device="cpu").may_use_gpus)[1] == "onnxruntime"
+    assert choose_session(None, may_use_gpus=SessionSpec(threads=2).may_use_gpus)[1] == "onnxruntime"
+    monkeypatch.setattr(table, "_torch_has_gpu", lambda: False)
+    assert choose_session(None, may_use_gpus=True)[1] == "onnxruntime"

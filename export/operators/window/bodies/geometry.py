@@ -48,7 +48,7 @@ WHOLE_CROP = """
 """
 
 # Position p of the padded, rolled feature map holds reflect((p + shift) mod whole), reflect(i) = min(i, 2 (size - 1) - i).
-PAD_SHIFTED = """
+SOURCES = """
   shift = Constant <value_ints: ints = @shift> ()
   scalar = Constant <value_ints: ints = [0]> ()
   zero0 = Squeeze (zero, scalar)
@@ -74,9 +74,15 @@ PAD_SHIFTED = """
   rolled_w = Mod (moved_w, whole_w)
   back_w = Sub (mirror_w, rolled_w)
   source_w = Min (rolled_w, back_w)
+"""
+
+PAD_SHIFTED = (
+    SOURCES
+    + """
   completed_h = Gather <axis: int = 1> (qkv, source_h)
   completed = Gather <axis: int = 2> (completed_h, source_w)
 """
+)
 
 PARTITION = """
   rows = Slice (grid, zero, one)
@@ -118,4 +124,60 @@ CROP_SHIFTED = """
   out_source_w = Mod (out_moved_w, whole_w)
   out_h = Gather <axis: int = 1> (out_whole, out_source_h)
   out = Gather <axis: int = 2> (out_h, out_source_w)
+"""
+
+# The way there and back as one Gather of pixels each, shift and padding included, after SOURCES. On GPUs ONNX Runtime's reflecting Pad
+# and its transpositions of eight axes take much longer than this: docs/onnxruntime.md.
+GATHER_WINDOWS = """
+  rows = Slice (grid, zero, one)
+  columns = Slice (grid, one, two)
+  size_w1 = Slice (size, one, two)
+  row_shape = Concat <axis: int = 0> (rows, one, wh, one)
+  column_shape = Concat <axis: int = 0> (one, columns, one, ww)
+  source_rows = Reshape (source_h, row_shape)
+  source_columns = Reshape (source_w, column_shape)
+  row_starts = Mul (source_rows, size_w1)
+  places = Add (row_starts, source_columns)
+  flat_places = Reshape (places, rest)
+  pixel_shape = Concat <axis: int = 0> (batch, rest, channels)
+  pixels = Reshape (qkv, pixel_shape)
+  gathered = Gather <axis: int = 1> (pixels, flat_places)
+  parted_shape = Concat <axis: int = 0> (window_count, tokens, three, heads1, head_size)
+  stacked = Reshape (gathered, parted_shape)
+  q1, k1, v1 = Split <axis: int = 2, num_outputs: int = 3> (stacked)
+  q = Squeeze (q1, two)
+  k = Squeeze (k1, two)
+  v = Squeeze (v1, two)
+"""
+
+# Pixel (y, x) of the feature map is token ((y - shift) mod whole) of the windows, row by row of windows, row by row within.
+GATHER_PIXELS = """
+  size_h1 = Slice (size, zero, one)
+  size_h0 = Squeeze (size_h1, scalar)
+  out_line_h = Range (zero0, size_h0, one0)
+  out_back_h = Sub (out_line_h, shift_h)
+  out_moved_h = Mod (out_back_h, whole_h)
+  size_w0 = Squeeze (size_w1, scalar)
+  out_line_w = Range (zero0, size_w0, one0)
+  out_back_w = Sub (out_line_w, shift_w)
+  out_moved_w = Mod (out_back_w, whole_w)
+  window_rows = Div (out_moved_h, wh)
+  inside_rows = Mod (out_moved_h, wh)
+  window_columns = Div (out_moved_w, ww)
+  inside_columns = Mod (out_moved_w, ww)
+  row_tokens = Mul (columns, tokens)
+  row_window_parts = Mul (window_rows, row_tokens)
+  row_inside_parts = Mul (inside_rows, ww)
+  row_parts = Add (row_window_parts, row_inside_parts)
+  column_window_parts = Mul (window_columns, tokens)
+  column_parts = Add (column_window_parts, inside_columns)
+  tall_parts = Unsqueeze (row_parts, one)
+  token_places = Add (tall_parts, column_parts)
+  flat_token_places = Reshape (token_places, rest)
+  out_channels = Mul (heads1, head_size)
+  token_list_shape = Concat <axis: int = 0> (batch, rest, out_channels)
+  token_list = Reshape (attended, token_list_shape)
+  picked = Gather <axis: int = 1> (token_list, flat_token_places)
+  out_shape = Concat <axis: int = 0> (batch, size, rest)
+  out = Reshape (picked, out_shape)
 """
