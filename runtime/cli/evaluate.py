@@ -12,19 +12,21 @@ from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.pictures.labelled import find_labelled, read_labels
 from flashrib.runtime.quality.classify import accuracy, classify
-from flashrib.runtime.quality.evaluate import Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.evaluate import Pair, Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.published import published
+from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.table import describe_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "folder",
+        "folders",
         metavar="DIR",
-        nargs="?",
+        nargs="*",
         type=Path,
-        help="NAME_HR.* beside NAME_LR.*, or high-resolution pictures alone; for a classifier a folder for every class, or a CSV"
-        " file with the columns picture and label",
+        help="one test set or several: NAME_HR.* beside NAME_LR.*, or high-resolution pictures alone; for a classifier a folder"
+        " for every class, or a CSV file with the columns picture and label",
     )
     parser.add_argument("--hr", metavar="DIR", type=Path, help="the high-resolution pictures, instead of DIR")
     parser.add_argument(
@@ -38,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="of a classifier: names of the classes, one in a line, class 0 first",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="print what the authors published for sets called Set5, Set14, BSD100, Urban100 or Manga109 beside it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     add_ensemble_option(parser)
@@ -57,20 +64,37 @@ def run(arguments: argparse.Namespace) -> int:
     the five likeliest (top-5).
 
     examples:
-      flashrib evaluate Set5/
+      flashrib evaluate Set5/ Set14/ Urban100/ --compare
       flashrib evaluate imagenet/val/ --model vit.onnx
       flashrib evaluate --hr DIV2K_valid_HR/ --lr DIV2K_valid_LR_bicubic/X2/ --json
     """
-    if (arguments.folder is None) == (arguments.hr is None):
+    if (not arguments.folders) == (arguments.hr is None):
         raise UsageError("give either DIR or --hr DIR (see: flashrib evaluate --help)")
     if arguments.lr is not None and arguments.hr is None:
         raise UsageError(f"--lr {arguments.lr} needs --hr (see: flashrib evaluate --help)")
-    if arguments.model is not None and arguments.folder is not None and _classifies(arguments):
+    if arguments.model is not None and arguments.folders and _classifies(arguments):
         return _evaluate_classifier(arguments)
     if arguments.labels is not None:
         raise UsageError(f"--labels {arguments.labels} is for classifiers: leave it out, or choose one with --model")
-    pairs = find_pairs(arguments.hr or arguments.folder, arguments.lr)
+    folders = [arguments.hr] if arguments.hr is not None else arguments.folders
+    sets = {folder: find_pairs(folder, arguments.lr) for folder in folders}
     session, model, kind = open_chosen(arguments)
+    documents = []
+    with session:
+        for folder, pairs in sets.items():
+            if len(sets) > 1 and not arguments.json:
+                print_line(f"{folder}:")
+            documents.append({"folder": str(folder)} | _evaluate_set(arguments, session, folder, pairs))
+    if arguments.json:
+        about = {"model": str(model), "session": kind, "scale": session.info.scale}
+        if len(documents) == 1:
+            del documents[0]["folder"]
+        print_json(about | (documents[0] if len(documents) == 1 else {"sets": documents}))
+    return 0
+
+
+def _evaluate_set(arguments: argparse.Namespace, session: Session, folder: Path, pairs: list[Pair]) -> dict[str, Any]:
+    """Evaluate one test set; returns what --json says about it, and prints the table without."""
     width = max(len("picture"), *(len(pair.name) for pair in pairs))
     scores: list[Score] = []
     with PictureBar(len(pairs)) as bar:
@@ -84,13 +108,19 @@ def run(arguments: argparse.Namespace) -> int:
                 if len(scores) == 1:
                     print_line(_columns("picture", "PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", width=width))
                 print_line(_row(score, width))
-    session.close()
-    if arguments.json:
-        document = {"model": str(model), "session": kind, "scale": session.info.scale}
-        print_json(document | {"pictures": [_values(score) for score in scores], "average": _values(average(scores))})
-    else:
-        print_line(_row(average(scores), width))
-    return 0
+    mean = average(scores)
+    document = {"pictures": [_values(score) for score in scores], "average": _values(mean)}
+    others = published(folder, session.info.scale) if arguments.compare else ()
+    if arguments.compare:
+        document["published"] = [dataclasses.asdict(other) for other in others]
+    if not arguments.json:
+        print_line(_row(mean, width))
+        for other in others:
+            ssim = "" if other.ssim is None else f", SSIM {other.ssim:.4f}"
+            print_line(f"published: {other.network} {other.psnr:.2f} dB{ssim}")
+        if arguments.compare and not others:
+            print_line(f"published: nothing for x{session.info.scale} of a set called {folder.name}")
+    return document
 
 
 def _classifies(arguments: argparse.Namespace) -> bool:
@@ -100,11 +130,14 @@ def _classifies(arguments: argparse.Namespace) -> bool:
 
 def _evaluate_classifier(arguments: argparse.Namespace) -> int:
     labels = None if arguments.labels is None else read_labels(arguments.labels)
-    found = find_labelled(arguments.folder, labels)
+    if len(arguments.folders) > 1 or arguments.compare:
+        raise UsageError("a classifier is evaluated on one DIR, and nothing is published for --compare")
+    (folder,) = arguments.folders
+    found = find_labelled(folder, labels)
     session, model, kind = open_chosen(arguments, task="classify")
     scored = []
     with PictureBar(len(found)) as bar, session:
-        bar.start(str(arguments.folder))
+        bar.start(str(folder))
         for one in classify(session, [path for path, _ in found]):
             bar.finish()
             scored.append(one)

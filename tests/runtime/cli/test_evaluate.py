@@ -79,3 +79,25 @@ def test_an_exact_result_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> 
     assert document["average"]["psnr"] is None
     assert document["pictures"][0]["bicubic_psnr"] is None
     assert document["pictures"][0]["ssim"] == pytest.approx(1)
+
+
+def test_several_sets_beside_what_was_published(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("set").rename("Set5")
+    Path("Urban100").mkdir()
+    Path("hr").rename("Urban100/HR")
+    command = ["evaluate", "Set5", "Urban100/HR", "lr", "--model", "model.onnx", "--compare"]
+    assert main([*command, "--json"]) == 0
+    sets = json.loads(capsys.readouterr().out)["sets"]
+    assert [each["folder"] for each in sets] == ["Set5", "Urban100/HR", "lr"]
+    assert sets[0]["published"][0] == {"network": "SST-XL+ (DFLIP)", "psnr": 38.77, "ssim": 0.9636}
+    assert len(sets[1]["published"]) == 5
+    assert sets[2]["published"] == []
+    assert main(["evaluate", "Set5", "--model", "model.onnx", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["average"] == sets[0]["average"]
+    assert "folder" not in alone
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "Set5:\npicture" in out
+    assert "published: SST-L+ 35.63 dB\n" in out
+    assert "published: nothing for x2 of a set called lr\n" in out
