@@ -18,6 +18,7 @@ ARROWS = {
     "runtime": "",  # the public names, which are loaded when they are used
     "runtime.errors": "",
     "runtime.progress": "",
+    "runtime.stopping": "",
     "runtime.schema": "",
     "runtime.artifacts.files": "",
     "runtime.nvidia": "",
@@ -47,7 +48,7 @@ ARROWS = {
     " runtime.sessions.onnx_cpu",
 }
 # What everything may import.
-BOTTOM = "runtime.errors runtime.progress runtime.schema"
+BOTTOM = "runtime.errors runtime.progress runtime.stopping runtime.schema"
 # Only these import more, within functions: a session when it is opened, a command when it runs.
 LATER = {"runtime.sessions": "model export.emulate", "runtime.cli": "runtime model export calibration"}
 
