@@ -4,7 +4,8 @@
     ├── UsageError              exit 2   an invalid flag or argument
     ├── PictureError            exit 1   a picture that cannot be read or written
     ├── ModelError              exit 1   a model file that is not what it should be
-    │   └── CheckpointError     exit 1   a PyTorch checkpoint that is not what it should be
+    │   ├── CheckpointError     exit 1   a PyTorch checkpoint that is not what it should be
+    │   └── DamagedWeightsError exit 1   an ONNX file whose weights are not those that it was written with
     ├── SessionError            exit 1   a session that cannot start or failed while running
     │   └── OutOfMemoryError    exit 1   the tile does not fit; a smaller one may
     └── MissingPackageError     exit 1   an optional package is needed and not installed
@@ -37,6 +38,10 @@ class ModelError(FlashribError):
 
 class CheckpointError(ModelError):
     """A PyTorch checkpoint that is not what it should be."""
+
+
+class DamagedWeightsError(ModelError):
+    """An ONNX file whose weights are not those that it was written with."""
 
 
 class SessionError(FlashribError):

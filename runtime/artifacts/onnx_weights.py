@@ -13,7 +13,7 @@ from pathlib import Path
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import openable
 from flashrib.runtime.artifacts.protobuf import Buffer, fields
-from flashrib.runtime.errors import ModelError
+from flashrib.runtime.errors import DamagedWeightsError, ModelError
 
 # Fields of ModelProto, GraphProto, TensorProto and StringStringEntryProto in onnx.proto.
 _GRAPH, _INITIALIZER = 7, 5
@@ -40,7 +40,8 @@ def check_weights(path: str | os.PathLike[str], info: ModelInfo) -> None:
         info: what it says about itself.
 
     Raises:
-        ModelError: they are not.
+        DamagedWeightsError: they are not.
+        ModelError: they cannot be read.
     """
     if not info.weights_sha256:
         return
@@ -50,7 +51,7 @@ def check_weights(path: str | os.PathLike[str], info: ModelInfo) -> None:
     except (OSError, ValueError, IndexError) as error:
         raise ModelError(f"{path}: its weights are damaged ({error}): export or copy it again") from error
     if seen != info.weights_sha256 and seen.partition(":")[0] == info.weights_sha256.partition(":")[0]:
-        raise ModelError(
+        raise DamagedWeightsError(
             f"{path}: its weights are not those that it was written with: it is damaged: export or copy it again"
         )
 

@@ -10,7 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from flashrib.runtime.artifacts.files import sha256_of
+from flashrib.runtime.artifacts.kinds import ONNX, recognise_file
+from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import (
+    DamagedWeightsError,
     FlashribError,
     ModelError,
     OutOfMemoryError,
@@ -69,6 +73,7 @@ class Artifact:
         comparisons: one per input; none for the reference.
         failure: what is wrong, in one line; None: nothing.
         layer: the first layer that diverges, in words, where somebody looked for it.
+        damage: what is wrong with the file's weights, in one line, though it can be opened; None: nothing that is known.
     """
 
     file: Path
@@ -79,6 +84,7 @@ class Artifact:
     comparisons: list[Comparison] = dataclasses.field(default_factory=list)
     failure: str | None = None
     layer: str | None = None
+    damage: str | None = None
 
     @property
     def worst(self) -> Comparison | None:
@@ -154,6 +160,8 @@ def verify(
         hints = _Hints(arch, scale, threads)
         truth, results = Artifact(reference), [Artifact(path) for path in artifacts]
         base = stack.enter_context(_opened(truth, hints))
+        for artifact in results:
+            artifact.damage = _damage_of(artifact)
         sessions = _open_all(results, truth, base, hints, stack)
         work = _choose_inputs(base, sessions, pictures, side, seed)
         kept = _choose_shown(work, most_shown)
@@ -169,7 +177,7 @@ def verify(
             done += 1 + len(indices)
             progress(done, runs)
     for artifact in results:
-        artifact.failure = artifact.failure or failure_of(artifact)
+        artifact.failure = artifact.failure or failure_of(artifact) or artifact.damage
     return parity
 
 
@@ -193,9 +201,24 @@ def _opened(artifact: Artifact, hints: _Hints) -> Session:
         arch=hints.arch if silent else None,
         scale=hints.scale if silent else None,
         threads=hints.threads if "threads" in row.options else None,
+        damaged=artifact.damage is not None,
     )
     artifact.precision = session.info.precision
     return session
+
+
+def _damage_of(artifact: Artifact) -> str | None:
+    """What is wrong with the weights of an ONNX file, which is compared all the same; None: nothing, or it is of another kind."""
+    try:
+        if recognise_file(artifact.file) == ONNX:
+            info = describe_onnx(artifact.file)
+            external_files(artifact.file)
+            check_weights(artifact.file, info)
+    except DamagedWeightsError as error:
+        return _named(artifact.file, error)
+    except FlashribError:
+        return None  # whoever opens it says so
+    return None
 
 
 def _open_all(

@@ -16,6 +16,7 @@ import numpy as np
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.library import check_targets, has_library, proven_library, read_library_manifest
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
+from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
@@ -73,13 +74,21 @@ class OnnxRuntimeCudaSession(SessionBase):
         graphs: True where sizes that come again are launched as CUDA graphs.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: int = 0, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        device: int = 0,
+        options: Mapping[str, str] | None = None,
+        *,
+        damaged: bool = False,
+    ) -> None:
         """Load the ONNX file `path`.
 
         Args:
             path: of the ONNX file.
             device: number of the GPU.
             options: provider options that take the place of flashrib's own, such as {"gpu_mem_limit": "4000000000"}.
+            damaged: see `SessionSpec`.
 
         Raises:
             ModelError: no such file, no ONNX file of flashrib, or its library was changed after the build.
@@ -88,7 +97,9 @@ class OnnxRuntimeCudaSession(SessionBase):
         described = describe_onnx(path)
         refuse_noise(described, f"{path}: ONNX Runtime on a GPU")
         external_files(path)
-        check_weights(path, described)
+        if not damaged:
+            check_weights(path, described)
+        check_loops(path)
         require_provider(PROVIDERS["cuda"])
         try:
             gpu = find_gpu()

@@ -27,6 +27,7 @@ class SessionSpec:
         provider: execution provider of ONNX Runtime, a key of `flashrib.runtime.sessions.providers.PROVIDERS`; None: CUDA where `device`
             names a GPU or "auto" finds one and the package for it, otherwise the CPU.
         provider_options: options of the provider, (key, value) each.
+        damaged: take an ONNX file though its weights are not those that it was written with, to find out where it is damaged.
     """
 
     model: str | os.PathLike[str] | None = None
@@ -39,6 +40,7 @@ class SessionSpec:
     precision: str | None = None
     provider: str | None = None
     provider_options: tuple[tuple[str, str], ...] = ()
+    damaged: bool = False
 
     @property
     def may_use_gpus(self) -> bool:

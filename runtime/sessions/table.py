@@ -73,10 +73,12 @@ class Option:
     Attributes:
         neutral: values that ask for nothing, and that every kind takes.
         refused: what is said to whoever gives another one to a kind that does not take it; "{path}" is the file, "{file}" its kind.
+        flag: on the command line, where it is not called as the field is.
     """
 
     neutral: tuple[Any, ...]
     refused: str
+    flag: str = ""
 
 
 OPTIONS = {
@@ -84,7 +86,8 @@ OPTIONS = {
     "cuda_graph": Option((False,), "{path} is {file}, and only engines run as CUDA graphs"),
     "precision": Option((None, "auto"), "{path} is {file} and has its own"),
     "provider": Option((None,), "{path} is {file}, which ONNX Runtime does not run"),
-    "provider_options": Option(((),), "{path} is {file}, which ONNX Runtime does not run"),
+    "provider_options": Option(((),), "{path} is {file}, which ONNX Runtime does not run", "--provider-option"),
+    "damaged": Option((False,), "{path} is {file}, which is not opened when it is damaged"),
 }
 
 
@@ -100,10 +103,11 @@ def open_session(
     precision: str | None = None,
     provider: str | None = None,
     provider_options: tuple[tuple[str, str], ...] = (),
+    damaged: bool = False,
 ) -> Session:
     """Load a model into the session that fits it: `SessionSpec(...).open()`; see `SessionSpec` for arguments and errors."""
     return SessionSpec(
-        model, kind, arch, scale, device, threads, cuda_graph, precision, provider, provider_options
+        model, kind, arch, scale, device, threads, cuda_graph, precision, provider, provider_options, damaged
     ).open()
 
 
@@ -116,10 +120,10 @@ def open_spec(spec: SessionSpec) -> Session:
     for name, option in OPTIONS.items():
         value = getattr(spec, name)
         if name not in row.options and value not in option.neutral:
-            given = f"--{name.removesuffix('s' if name == 'provider_options' else '').replace('_', '-')}" + _shown(
-                value
+            given = option.flag or f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{given}{_shown(value)}: {option.refused.format(path=path, file=row.file.called)}: leave it out"
             )
-            raise UsageError(f"{given}: {option.refused.format(path=path, file=row.file.called)}: leave it out")
     if spec.precision not in (*OPTIONS["precision"].neutral, *row.precisions):
         raise UsageError(f"precision {spec.precision!r} is not one of {', '.join(row.precisions)}")
     if not _has_device(row, check_device(spec.device)):
@@ -241,7 +245,7 @@ def _open_onnxruntime(path: Path, spec: SessionSpec) -> Session:
 def _open_emulation(path: Path, spec: SessionSpec) -> Session:
     from flashrib.runtime.sessions.emulation import open_emulation
 
-    return open_emulation(path, spec.threads)
+    return open_emulation(path, spec.threads, damaged=spec.damaged)
 
 
 def _open_torch(path: Path, spec: SessionSpec) -> Session:
@@ -271,7 +275,7 @@ SESSIONS = {
             _open_onnxruntime,
             describe_onnx_file,
             info=describe_onnx,
-            options=("threads", "provider", "provider_options"),
+            options=("threads", "provider", "provider_options", "damaged"),
             precisions=("fp32", "fp16", "int8", "fp8"),
             devices=("cpu", "cuda"),
             default=default_model,
@@ -315,7 +319,7 @@ SESSIONS = {
             _open_emulation,
             describe_onnx_file,
             info=describe_onnx,
-            options=("threads",),
+            options=("threads", "damaged"),
             precisions=("fp32", "fp16", "bf16"),
             elsewhere="an emulation runs on the CPU: leave it out",
             packages=("onnxruntime",),

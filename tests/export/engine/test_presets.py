@@ -8,7 +8,7 @@ import torch
 from onnx import ModelProto
 
 from benchmarks.engines import NETWORKS, PRECISIONS
-from flashrib.export import onnx_from_network as module
+from flashrib.export import to_onnx as module
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.source import read_source

@@ -90,7 +90,17 @@ def test_the_hash_covers_external_data(tmp_path: Path) -> None:
     content = bytearray(data.read_bytes())
     content[0] ^= 1
     data.write_bytes(content)
-    assert read_source(tmp_path / "m.onnx").sha256 != first
+    with pytest.raises(ModelError, match="its weights are not those that it was written with"):
+        read_source(tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)  # without the hash of the weights, as of before
+    kept = [entry for entry in model.metadata_props if entry.key != "flashrib.weights_sha256"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    second = read_source(tmp_path / "m.onnx").sha256
+    content[0] ^= 1
+    data.write_bytes(content)
+    assert len({first, second, read_source(tmp_path / "m.onnx").sha256}) == 3
 
 
 @pytest.mark.parametrize(
@@ -102,7 +112,7 @@ def test_the_hash_covers_external_data(tmp_path: Path) -> None:
         (rename_input, r"maps \['x'\] to \['output'\]"),
         (other_type, "must both be float32 or float16"),
         (no_attention, "no node flashrib::WindowAttention"),
-        (lambda m: m.metadata_props.pop(), "not made by flashrib"),
+        (lambda m: m.metadata_props.pop(), "another program has changed this ONNX file"),
     ],
 )
 def test_refused(change: Callable[[ModelProto], object], message: str, tmp_path: Path) -> None:

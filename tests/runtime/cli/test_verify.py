@@ -1,16 +1,21 @@
 """`flashrib verify`, with models that repeat pixels; --bisect with a small network."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
+from flashrib.export.save import hash_of_initializers
 from flashrib.runtime.cli import main
 from flashrib.runtime.pictures.files import Picture, write_picture
 from tests.runtime.models import write_checkpoint, write_onnx
 from tests.runtime.picture_files import noise
 from tests.runtime.quality.test_parity import write_changed
+from tests.runtime.sessions.test_onnxruntime import METADATA, nearest
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +120,24 @@ def test_the_report_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "right.onnx", "right.onnx", "--report", "r.html"]) == 0
     assert Path("r.html").read_text("utf-8").startswith("<!doctype html>")
     assert sorted(path.name for path in Path().iterdir()) == ["r.html", "right.onnx", "wrong.onnx"]
+
+
+def test_a_damaged_file_is_compared_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """One bit of one weight, too small to be over a bound: every other command refuses the file, so this one may not pass it."""
+    model = nearest()
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8), np.float32), "unused"))
+    about = dataclasses.replace(METADATA, weights_sha256=hash_of_initializers(model))
+    helper.set_model_props(model, about.to_properties())
+    content = model.SerializeToString()
+    Path("whole.onnx").write_bytes(content)
+    weights = np.ones((8, 8), np.float32).tobytes()
+    damaged = bytearray(content)
+    damaged[content.index(weights)] ^= 1
+    Path("damaged.onnx").write_bytes(damaged)
+    assert main(["verify", "right.onnx", "whole.onnx"]) == 0
+    capsys.readouterr()
+    assert main(["verify", "right.onnx", "damaged.onnx"]) == 1
+    out, err = capsys.readouterr()
+    assert "random" in out  # it was compared
+    assert "damaged.onnx: its weights are not those that it was written with" in err
+    assert main(["verify", "damaged.onnx", "right.onnx"]) == 1  # no reference
