@@ -17,6 +17,12 @@ EPS = 1e-6  # of LayerNorm and of the RMS norms
 _FREQUENCIES = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
 
 
+@functools.cache
+def _frequencies(device: torch.device) -> Tensor:
+    """On a device, from the first call on: a CUDA graph cannot copy them from the CPU."""
+    return _FREQUENCIES.to(device)
+
+
 def axis_angles(config: ClearConfig, axis: int, length: int) -> Tensor:
     """Angles (length, channels/2) of positions 0, 1, ... along an axis, float64: id * (10000 ntk)^(-2j/d).
 
@@ -49,7 +55,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def sinusoids(values: Tensor) -> Tensor:
     """(B) -> (B, 256): cosines, then sines of the values times 10000^(-j/128)."""
-    angles = values.float()[:, None] * _FREQUENCIES.to(values.device)
+    angles = values.float()[:, None] * (_FREQUENCIES if values.device.type == "cpu" else _frequencies(values.device))
     return torch.cat((angles.cos(), angles.sin()), -1)
 
 
