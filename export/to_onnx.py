@@ -62,6 +62,9 @@ def export_graph(
             )
         if min(options.tile) < config.minimum:
             raise UsageError(f"tile {height}x{width}: {config.name} needs at least {config.minimum} pixels per side")
+        sides = config.open_sizes(height, width)
+        if (sides["height"], sides["width"]) != (height, width):
+            raise UsageError(f"tile {height}x{width}: {config.name} takes multiples of {config.alignment} only")
     if options.clamp and config.task == "classify":
         raise UsageError(f"--clamp is for images, but {config.name} gives scores: leave it out")
     traced = trace(

@@ -78,6 +78,11 @@ class ClearConfig(NetworkConfig):
     def minimum(self) -> int:
         return max(self.down, 2)
 
+    def open_sizes(self, height: int, width: int) -> dict[str, int]:
+        """Rounded up to sides that can be pooled."""
+        step = self.alignment
+        return super().open_sizes(-(-height // step) * step, -(-width // step) * step)
+
     def inputs(self) -> tuple[Input, ...]:
         step = max(self.down, 1)
         height, width = step * max(5 // step, 2), step * max(7 // step, 3)

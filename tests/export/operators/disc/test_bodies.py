@@ -15,9 +15,11 @@ from torch import Tensor
 
 from flashrib.export.operators.bodies import with_body
 from flashrib.export.options import ExportOptions
+from flashrib.export.to_file import export_file
 from flashrib.export.to_onnx import onnx_from_network
 from flashrib.model.attention.disc import disc_attention, pool_tokens
 from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.errors import UsageError
 from tests.model.architectures.clear_dit.cases import inputs, network, official, tiny
 from tests.official import max_abs, seeded
 from tests.places import ROOT
@@ -103,6 +105,15 @@ def test_sizes_a_b_a_and_half_precision() -> None:
     given = inputs(config, 8, 12)
     (output,) = run(half, given)
     assert max_abs(torch.from_numpy(output), transformer(*given)) <= 2e-2
+
+
+def test_a_file_is_checked_and_odd_tiles_are_refused(tmp_path: Path) -> None:
+    """bf16 at opset 23, where torch's exporter would make RMSNormalization of an RMS norm."""
+    transformer = network(tiny(3, 4))
+    report = export_file(transformer, tmp_path / "step.onnx", ExportOptions(precision="bf16"))
+    assert [check.method for check in report.checks] == ["emulation"]
+    with pytest.raises(UsageError, match="tile 6x8: clear-custom takes multiples of 4 only"):
+        export_file(transformer, tmp_path / "odd.onnx", ExportOptions(tile=(6, 8)))
 
 
 PEAK = """
