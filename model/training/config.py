@@ -26,7 +26,7 @@ class TrainConfig:
         validation: number of pictures held out (every n-th of the sorted list), for the PSNR in the log; 0 only with `validation_sets`.
         validation_sets: name -> folder of high-resolution pictures, relative to the TOML file, each with a column of its own in the log.
         patch: side of the low-resolution patch in pixels; at least the largest window, so that no window is padded.
-        batch: patches of a forward pass.
+        batch: patches of a forward pass, of each process where there are several.
         accumulate: forward passes of a step, whose gradients are averaged: batches larger than the memory.
         steps: optimiser steps.
         optimizer: "adam" or "adamw".
@@ -41,8 +41,9 @@ class TrainConfig:
         ema: decay of the moving average of the weights, which is what is evaluated and exported.
         ema_warmup: the average forgets faster while it is young, (1 + step) / (10 + step).
         clip: largest norm of the gradient; 0: any.
-        precision: "fp32", or "bf16" for autocast (residual stream, statistics, position codes and loss stay fp32).
-        compile: compile the layers with torch.compile.
+        precision: "fp32"; "tf32", float32 whose products a GPU computes in TF32; or "bf16" for autocast (residual stream, statistics,
+            position codes and loss stay fp32).
+        compile: compile the layers with torch.compile, one by one.
         validate_every, save_every: steps between validations and between saves of the resumable state.
         seed: seed of the initialisation and of the patches.
         start: checkpoint to start from, relative to the TOML file; empty: random weights.
@@ -71,7 +72,7 @@ class TrainConfig:
     ema: float = 0.999
     ema_warmup: bool = True
     clip: float = 1.0
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "tf32", "bf16"] = "bf16"
     compile: bool = False
     validate_every: int = 1000
     save_every: int = 1000
@@ -102,7 +103,7 @@ class TrainConfig:
             "warmup": 0 <= self.warmup < self.steps,
             "ema": 0 <= self.ema < 1,
             "clip": self.clip >= 0,
-            "precision": self.precision in ("fp32", "bf16"),
+            "precision": self.precision in ("fp32", "tf32", "bf16"),
             "validate_every": self.validate_every >= 1,
             "save_every": self.save_every >= 1,
             "qat": self.qat in ("", *QAT_MODES),

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,10 @@ from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
 from flashrib.model.training.log import add_row
 from flashrib.model.training.optimizer import ema_decay, learning_rate, make_optimizer
+from flashrib.model.training.parallel import World, join
 from flashrib.model.training.qat import QuantizationAware
 from flashrib.model.training.state import STATE, WEIGHTS, TrainingState
+from flashrib.model.training.steps import GraphedStep, compile_layers
 from flashrib.model.training.validation import load_sets, measure
 from flashrib.runtime.errors import FlashribError, UsageError
 
@@ -52,6 +55,8 @@ class _Run:
     sets: dict[str, list[Pair]]
     quantized: QuantizationAware | None
     forward: Callable[[Tensor], Tensor]
+    world: World
+    graphed: GraphedStep | None = None
 
     def step(self) -> Tensor:
         """One step of the optimizer; returns the loss, on the device."""
@@ -59,9 +64,11 @@ class _Run:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, config)
         state.optimizer.zero_grad(set_to_none=True)
+        self.world.seed(state.generator, config.seed, state.step)
         total = torch.zeros((), device=self.device)
         for _ in range(config.accumulate):
             total += self.gradients() / config.accumulate
+        self.world.average_gradients(state.network)
         if config.clip:
             torch.nn.utils.clip_grad_norm_(list(state.network.parameters()), config.clip)
         state.optimizer.step()
@@ -72,11 +79,25 @@ class _Run:
     def gradients(self) -> Tensor:
         """Add the gradients of a batch, in its share of the step, to those of the parameters; returns its loss."""
         low, high = self.sampler.sample(self.config.batch, self.state.generator)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output = self.forward(low.to(memory_format=torch.channels_last))
-        loss = F.l1_loss(output.float(), high)
+        low = low.to(memory_format=torch.channels_last)
+        if self.device.type == "cuda" and self.config.accumulate == 1 and self.quantized is None:
+            if self.graphed is None:
+                self.graphed = GraphedStep(self.state.network, self.loss, (low, high))
+            return self.graphed(low, high).detach()
+        loss = self.loss(low, high)
         (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         return loss.detach()
+
+    def loss(self, low: Tensor, high: Tensor) -> Tensor:
+        """L1 of what the network makes of low-resolution patches; without autocast's cache, which a CUDA graph cannot have."""
+        on = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=on, cache_enabled=False):
+            output = self.forward(low)
+        return F.l1_loss(output.float(), high)
+
+    def close(self) -> None:
+        """Leave the other processes."""
+        self.world.end()
 
     def measure(self) -> dict[str, float]:
         """PSNR of the averaged weights."""
@@ -89,17 +110,25 @@ def _start(config: TrainConfig, folder: Path, device: str) -> _Run:
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu")
+    world = join(where)
+    where = world.device(where)
+    if config.precision == "tf32":
+        backends: Any = torch.backends  # its types lack these
+        backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32"
     folder.mkdir(parents=True, exist_ok=True)
     state = _prepare(config, where)
     if (folder / STATE).exists():
         state.load(folder, config)
+    world.start(state.network)
     training, held_out = split(pictures_of(config.data), config.validation)
     sampler = PatchSampler(load_pairs(training, config.scale, config.downscales, config.patch), config, where)
     network = state.network
     quantized = QuantizationAware(network, config.qat) if config.qat else None
-    forward: Callable[[Tensor], Tensor] = quantized or (torch.compile(network) if config.compile else network)
+    if config.compile:
+        compile_layers(network)
+    forward: Callable[[Tensor], Tensor] = quantized or network
     validation = load_pairs(held_out, config.scale) if held_out else []
-    return _Run(config, where, state, sampler, validation, load_sets(config), quantized, forward)
+    return _Run(config, where, state, sampler, validation, load_sets(config), quantized, forward, world)
 
 
 def train(
@@ -130,14 +159,17 @@ def train(
     run = _start(config, folder, device)
     state = run.state
     total_loss, counted = torch.zeros((), device=run.device), 0
-    with tqdm(total=config.steps, initial=state.step, unit="step", disable=None if progress else True) as bar:
+    quiet = None if progress and run.world.first else True
+    with tqdm(total=config.steps, initial=state.step, unit="step", disable=quiet) as bar, contextlib.closing(run):
         while state.step < config.steps:
             total_loss += run.step()
             counted += 1
             bar.update()
             out_of_time = time.monotonic() - started > minutes * 60
+            if minutes < math.inf:
+                out_of_time = run.world.agree(out_of_time, run.device)
             last = state.step == config.steps
-            if last or state.step % config.validate_every == 0:
+            if run.world.first and (last or state.step % config.validate_every == 0):
                 mean_loss = float(total_loss) / counted
                 if not math.isfinite(mean_loss):
                     raise FlashribError(f"the loss is {mean_loss} at step {state.step}: lower lr = {config.lr}")
@@ -150,7 +182,7 @@ def train(
                     on_log(row)
                 total_loss.zero_()
                 counted = 0
-            if last or out_of_time or state.step % config.save_every == 0:
+            if run.world.first and (last or out_of_time or state.step % config.save_every == 0):
                 state.save(folder, config)
             if out_of_time:
                 break

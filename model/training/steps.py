@@ -46,6 +46,7 @@ class GraphedStep:
         with torch.cuda.graph(self.graph):
             self.loss = loss(*self.inputs)
             self.loss.backward()  # type: ignore[no-untyped-call]
+        self.gradients = [(p, p.grad) for p in parameters if p.grad is not None]
 
     def replay(self) -> Any:
         """The step once more on the inputs of before."""
@@ -56,4 +57,6 @@ class GraphedStep:
         for mine, new in zip(self.inputs, inputs, strict=True):
             mine.copy_(new)
         self.graph.replay()
+        for parameter, gradient in self.gradients:  # somebody may have taken them away between steps
+            parameter.grad = gradient
         return self.loss
