@@ -10,7 +10,7 @@ from PIL import Image
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.encode import Metadata
 from flashrib.runtime.pictures.files import our_pillow
-from flashrib.runtime.pictures.formats import format_of
+from flashrib.runtime.pictures.formats import format_of, opened_format
 from flashrib.runtime.pictures.large.sink import file_sink
 from flashrib.runtime.pictures.large.source import VipsSource
 from flashrib.runtime.pictures.large.tiff import scaled_geo_tags
@@ -24,12 +24,18 @@ LARGE_BYTES = 2**30
 _WRITES = ("PNG", "JPEG", "TIFF")
 
 
-def result_bytes(source: Path, scale: int) -> int:
-    """Return how many bytes the pixels of the result take, at least; 0 where the file cannot be read, which others say better."""
+def result_bytes(source: Path, scale: int, samples: int | None = None) -> int:
+    """Return how many bytes the pixels of the result take, at least; 0 where the file cannot be read, which others say better.
+
+    Args:
+        source: the picture.
+        scale: magnification.
+        samples: bytes per pixel; None: as the file has.
+    """
     try:
         with our_pillow(), Image.open(source) as image:
             width, height = image.size
-            samples = len(image.getbands()) * (2 if "16" in image.mode else 1)
+            samples = samples or len(image.getbands()) * (2 if "16" in image.mode else 1)
     except Exception:  # Pillow raises nearly anything for damaged files
         return 0
     return width * height * scale * scale * samples
@@ -54,11 +60,16 @@ def not_in_bands_because(source: Path, target: Path) -> str | None:
                 return "an interlaced or progressive file is decoded as a whole by every decoder"
             if getattr(image, "n_frames", 1) > 1:
                 return "it has several pages"
-            if image.getexif().get(0x0112, 1) != 1:
+            if _exif_is_at_hand(image) and image.getexif().get(0x0112, 1) != 1:
                 return "it is turned by its EXIF orientation"
     except Exception as error:  # Pillow raises nearly anything for damaged files
         return str(error)
     return None
+
+
+def _exif_is_at_hand(image: Image.Image) -> bool:
+    """Whether it is known without decoding the pixels: Pillow looks behind those of a PNG that has none before."""
+    return image.format != "PNG" or "exif" in image.info
 
 
 def upscale_large(
@@ -92,6 +103,10 @@ def upscale_large(
         PictureError: the source is damaged, or the result cannot be written.
         UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
     """
+    with our_pillow(), open(source, "rb") as file, Image.open(file) as image:
+        check = opened_format(image).check
+        if check is not None and (damage := check(image, file)):
+            raise PictureError(f"{source}: {damage}")
     pixels = VipsSource(source)
     scale, channels = session.info.scale, 1 if pixels.gray else 3
     height, width = pixels.height * scale, pixels.width * scale
@@ -99,8 +114,8 @@ def upscale_large(
     assert kind is not None
     if kind.longest_side and max(height, width) > kind.longest_side:
         raise PictureError(f"{target}: {width} x {height} is too large for {kind.name}: write PNG or TIFF")
-    with open(source, "rb") as file, Image.open(file) as image:
-        _, exif = read_exif(image)
+    with our_pillow(), open(source, "rb") as file, Image.open(file) as image:
+        exif = read_exif(image)[1] if _exif_is_at_hand(image) else None
         extras = read_extras(image, file, decoded=False)
         metadata = Metadata(profile_of(image, extras, exif, gray=pixels.gray), exif, extras)
         if strip:

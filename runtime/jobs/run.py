@@ -224,9 +224,11 @@ class _Batch:
             return None
         if animation := read_animation(job.source):
             return functools.partial(upscale_animation, self._session, job.source, job.target, animation)
-        info = self._session.info
+        info, most = self._session.info, self._options.max_pixels
         if result_bytes(job.source, info.scale) < self._options.bands_from:
             return None
+        if most is not None and result_bytes(job.source, 1, samples=1) > most:
+            return None  # refused where pictures are read whole
         if (info.whole_picture and self._options.tile is None) or not_in_bands_because(job.source, job.target):
             return None
         return functools.partial(upscale_large, self._session, job.source, job.target, strip=self._options.strip)
