@@ -7,7 +7,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from flashrib.calibration import calibrate as module
+from flashrib.calibration import quantize as module
 from flashrib.calibration.options import CalibrationOptions
 from flashrib.calibration.quantize import calibrate
 from flashrib.calibration.report import Report
