@@ -135,7 +135,9 @@ def _inputs(path: Path, model: ModelProto, metadata: ModelInfo) -> tuple[dict[st
         shapes[value.name] = tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
         unknown = [axis for axis in shapes[value.name] if isinstance(axis, str) and axis not in ("height", "width")]
         if unknown:
-            raise ModelError(f"{path}: the input {value.name!r} has the open side {unknown[0]!r}: export it again")
+            raise ModelError(
+                f"{path}: the size {unknown[0]!r} of the input {value.name!r} is open, and an engine needs it: export it with --tile HxW"
+            )
     return shapes, _IO[kinds[0]]
 
 
