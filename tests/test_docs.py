@@ -37,7 +37,7 @@ def test_commands_of_the_readme() -> None:
 
 def test_extras_of_the_readme() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = set(re.findall(r"`\.\[(\w+)\]`", README))
+    named = set(re.findall(r"`\.\[([\w-]+)\]`", README))
     assert named == set(declared) - {"dev"}
 
 
