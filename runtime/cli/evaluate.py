@@ -10,12 +10,17 @@ from flashrib.runtime.cli.classify import check_labels
 from flashrib.runtime.cli.options import add_ensemble_option, add_model_options, add_tile_options, open_chosen
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.pictures.folder import list_pictures
+from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.pictures.labelled import find_labelled, read_labels
 from flashrib.runtime.quality.classify import accuracy, classify
 from flashrib.runtime.quality.evaluate import Pair, Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.niqe import niqe
 from flashrib.runtime.quality.published import published
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.table import describe_model
+from flashrib.runtime.tiling.upscale import upscale_array
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lr",
         metavar="DIR",
         type=Path,
-        help="the low-resolution pictures, of the same names but for endings such as x2 or _LR",
+        help="the low-resolution pictures, of the same names but for endings such as x2 or _LR; without --hr: pictures that there are"
+        " no originals of",
     )
     parser.add_argument(
         "--labels",
@@ -60,6 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     luma, without a border of as many pixels as the scale. Low-resolution pictures
     that are not at hand are made as MATLAB's imresize makes them.
 
+    With --lr alone: NIQE of the results and of bicubic enlargement, which tells without
+    originals how natural they look; lower is better.
+
     Of a classifier: how often the right class is the likeliest one (top-1) and among
     the five likeliest (top-5).
 
@@ -68,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
       flashrib evaluate imagenet/val/ --model vit.onnx
       flashrib evaluate --hr DIV2K_valid_HR/ --lr DIV2K_valid_LR_bicubic/X2/ --json
     """
+    if arguments.lr is not None and arguments.hr is None and not arguments.folders:
+        return _evaluate_without_originals(arguments)
     if (not arguments.folders) == (arguments.hr is None):
         raise UsageError("give either DIR or --hr DIR (see: flashrib evaluate --help)")
     if arguments.lr is not None and arguments.hr is None:
@@ -121,6 +132,35 @@ def _evaluate_set(arguments: argparse.Namespace, session: Session, folder: Path,
         if arguments.compare and not others:
             print_line(f"published: nothing for x{session.info.scale} of a set called {folder.name}")
     return document
+
+
+def _evaluate_without_originals(arguments: argparse.Namespace) -> int:
+    """NIQE of what the model makes of each picture, and of its bicubic enlargement."""
+    paths = list_pictures(arguments.lr)
+    if not paths:
+        raise UsageError(f"{arguments.lr}: holds no pictures")
+    width = max(len("picture"), *(len(path.stem) for path in paths))
+    rows: list[dict[str, Any]] = []
+    session, model, kind = open_chosen(arguments)
+    with PictureBar(len(paths)) as bar, session:
+        for path in paths:
+            bar.start(path.name)
+            low = read_picture(path).pixels
+            high = upscale_array(session, low, tile=arguments.tile, halo=arguments.halo, progress=bar.report)
+            bicubic = imresize(low, float(session.info.scale))
+            rows.append({"name": path.stem, "niqe": niqe(high), "bicubic_niqe": niqe(bicubic)})
+            bar.finish()
+            if not arguments.json:
+                if len(rows) == 1:
+                    print_line(f"{'picture':{width}}  {'NIQE':>8}  {'bicubic NIQE':>12}")
+                print_line(f"{path.stem:{width}}  {rows[-1]['niqe']:8.3f}  {rows[-1]['bicubic_niqe']:12.3f}")
+    mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("niqe", "bicubic_niqe")}
+    if arguments.json:
+        about = {"model": str(model), "session": kind, "scale": session.info.scale}
+        print_json(about | {"pictures": rows, "average": mean})
+    else:
+        print_line(f"{'average':{width}}  {mean['niqe']:8.3f}  {mean['bicubic_niqe']:12.3f}")
+    return 0
 
 
 def _classifies(arguments: argparse.Namespace) -> bool:

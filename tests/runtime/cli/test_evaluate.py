@@ -101,3 +101,16 @@ def test_several_sets_beside_what_was_published(capsys: pytest.CaptureFixture[st
     assert "Set5:\npicture" in out
     assert "published: SST-L+ 35.63 dB\n" in out
     assert "published: nothing for x2 of a set called lr\n" in out
+
+
+def test_without_originals(capsys: pytest.CaptureFixture[str]) -> None:
+    """NIQE of what the model makes, which repeats pixels here, and of bicubic enlargement."""
+    Path("real").mkdir()
+    for i in range(2):
+        write_picture(f"real/{i}.png", Picture(noise(96, 100 + i, 3)))
+    assert main(["evaluate", "--lr", "real", "--model", "model.onnx", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in document["pictures"]] == ["0", "1"]
+    assert 0 < document["average"]["bicubic_niqe"] < document["average"]["niqe"]
+    assert main(["evaluate", "--lr", "real", "--model", "model.onnx"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("average")
