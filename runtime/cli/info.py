@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         metavar="DIR",
         type=Path,
-        help="draw which pairs of tokens the heads of every layer see (Fibottention); needs PyTorch",
+        help="draw what the heads of every layer see: which pairs of tokens (Fibottention), or the position bias that they have"
+        " learned (checkpoints with RIB); needs PyTorch",
     )
     parser.add_argument(
         "--devices",
@@ -95,23 +96,27 @@ def _macs(arguments: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, 
 def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
     """Write the pictures of what attention sees, and return their names."""
     require_torch("drawing attention")
-    from flashrib.model import load_model
+    from flashrib.model import bias_maps, load_model
     from flashrib.model.architectures.registry import architecture_named, architecture_of
-    from flashrib.model.config import NetworkConfig
 
     name = about.get("architecture")
-    config: NetworkConfig | None
-    if about.get("format", "checkpoint") == "checkpoint":
-        config = load_model(arguments.model or default_weights(), arguments.arch).config
-        row = architecture_of(config)
+    files: list[tuple[str, Any]] = []
+    if arguments.model is None or about.get("format", "checkpoint") == "checkpoint":
+        network = load_model(arguments.model or default_weights(), arguments.arch)
+        row = architecture_of(network.config)
+        files += row.pictures(network.config) if row.pictures is not None else bias_maps.pictures(network)
     else:
         row = architecture_named(str(name))
-        config = row.config_of_facts(about) if row.config_of_facts is not None else None
-    if row.pictures is None or config is None:
-        raise UsageError(f"--pictures: {name} has no attention that is drawn; only that of Fibottention is")
+        if row.pictures is not None and row.config_of_facts is not None:
+            files += row.pictures(row.config_of_facts(about))
+    if not files:
+        raise UsageError(
+            f"--pictures: nothing of the attention of {name} can be drawn from this file: pass a Fibottention model, or the checkpoint"
+            " of a network with RIB"
+        )
     written = []
     with made_folder(arguments.pictures):
-        for file, pixels in row.pictures(config):
+        for file, pixels in files:
             write_picture(arguments.pictures / file, Picture(pixels))
             written.append(str(arguments.pictures / file))
     return written

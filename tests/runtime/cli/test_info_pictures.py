@@ -42,6 +42,14 @@ def test_every_kept_pair_is_drawn() -> None:
 
 
 def test_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "--pictures", str(tmp_path / "new")]) == 2
-    assert "no attention that is drawn" in capsys.readouterr().err
+    file = ROOT / "runtime" / "weights" / "2x_SSTlight_fp32.onnx"
+    assert main(["info", str(file), "--pictures", str(tmp_path / "new")]) == 2
+    assert "pass a Fibottention model, or the checkpoint of a network with RIB" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_bias_of_the_bundled_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--pictures", str(tmp_path / "new"), "--json"]) == 0
+    names = json.loads(capsys.readouterr().out)["pictures"]
+    assert sorted(names) == sorted(str(path) for path in (tmp_path / "new").iterdir())
+    assert len(names) == 30  # five blocks of six layers
