@@ -133,7 +133,8 @@ class Operator:
         layer: node and model -> what an unfused layer would store; None where no body stores anything that matters, so that nothing
             is to be checked.
         plugin: of TensorRT, None where there is none.
-        onnxruntime_kernel: module with its kernel for ONNX Runtime, None where there is none.
+        onnxruntime_kernel: module whose `KERNEL` says how its kernel for ONNX Runtime is launched (`flashrib.export.onnxruntime.launch`),
+            None where there is none.
     """
 
     op_type: str
