@@ -34,6 +34,7 @@ def case() -> tuple[nn.Module, Tensor, Tensor]:
     return network, torch.rand(2, 3, 24, 32, device="cuda"), torch.rand(2, 3, 48, 64, device="cuda")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is loaded
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_gradients_in_bfloat16(case: tuple[nn.Module, Tensor, Tensor], compiled: bool) -> None:
     """At most twice as far from float64 as the plain layers under the same autocast."""
