@@ -25,7 +25,10 @@ from flashrib.model.training.qat import QuantizationAware
 from flashrib.model.training.state import STATE, WEIGHTS, TrainingState
 from flashrib.model.training.steps import GraphedStep, compile_layers
 from flashrib.model.training.validation import load_sets, measure
+from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, UsageError
+
+LOCK = ".training.lock"
 
 
 def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
@@ -131,6 +134,11 @@ def _start(config: TrainConfig, folder: Path, device: str) -> _Run:
     return _Run(config, where, state, sampler, validation, load_sets(config), quantized, forward, world)
 
 
+def _alone(world: World, folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep another training out of the folder; the processes of one training share it."""
+    return locked(folder / LOCK, str(folder)) if world.first else contextlib.nullcontext()
+
+
 def train(
     config: TrainConfig,
     folder: Path,
@@ -153,14 +161,18 @@ def train(
     Raises:
         UsageError: the configuration does not fit the pictures, or the folder's run has another one.
         CheckpointError: the checkpoint to start from is damaged or of another network.
-        FlashribError: the loss is no longer finite, or something cannot be written.
+        FlashribError: the loss is no longer finite, another training writes into the folder, or something cannot be written.
     """
     started = time.monotonic()
     run = _start(config, folder, device)
     state = run.state
     total_loss, counted = torch.zeros((), device=run.device), 0
     quiet = None if progress and run.world.first else True
-    with tqdm(total=config.steps, initial=state.step, unit="step", disable=quiet) as bar, contextlib.closing(run):
+    with (
+        tqdm(total=config.steps, initial=state.step, unit="step", disable=quiet) as bar,
+        contextlib.closing(run),
+        _alone(run.world, folder),
+    ):
         while state.step < config.steps:
             total_loss += run.step()
             counted += 1

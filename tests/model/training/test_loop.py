@@ -19,7 +19,8 @@ from flashrib.model.training.log import CURVES, LOG
 from flashrib.model.training.loop import train
 from flashrib.model.training.optimizer import learning_rate, parameter_groups
 from flashrib.model.training.state import STATE, WEIGHTS
-from flashrib.runtime.errors import CheckpointError, UsageError
+from flashrib.runtime.artifacts.lock import locked
+from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 
 TINY = SSTConfig("sst-custom", dim=12, windows=((4, 4), (8, 8)), heads=(3, 3), ranks=(3, 5), blocks=1, ffn_dim=18)
 
@@ -192,3 +193,9 @@ def test_learns_a_picture(config: TrainConfig, tmp_path: Path) -> None:
     train(longer, tmp_path, device="cpu", progress=False, on_log=rows.append)
     assert rows[-1]["loss"] < rows[0]["loss"] / 2
     assert rows[-1]["psnr_y"] > rows[0]["psnr_y"] + 3
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path, config: TrainConfig) -> None:
+    with locked(tmp_path / loop.LOCK, "the folder"), pytest.raises(FlashribError, match="written by another process"):
+        train(config, tmp_path, device="cpu", progress=False)
+    train(config, tmp_path, device="cpu", progress=False)
