@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from flashrib.export.options import ExportOptions
+from flashrib.export.package.build import build_package
+from flashrib.export.package.options import PackageOptions
 from flashrib.export.to_file import export_file
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.network import Network
+from flashrib.runtime.cli import main
+from flashrib.runtime.errors import UsageError
 from flashrib.runtime.quality.parity import verify
 from flashrib.runtime.sessions.spec import SessionSpec
 from tests.places import ROOT
@@ -92,8 +96,16 @@ def test_a_wrong_mask_fails_verify(network: Network, tmp_path: Path, mask_mode: 
     assert "differs by" in str(parity.artifacts[0].failure)
 
 
-def test_verify_passes_the_right_file(network: Network, tmp_path: Path) -> None:
-    assert verify(TRAINED, [exported(network, tmp_path)]).passed
+def test_verify_passes_the_right_file_and_writes_its_report(network: Network, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    assert main(["verify", str(TRAINED), str(exported(network, tmp_path)), "--report", str(report)]) == 0
+    assert "random" in report.read_text()
+
+
+def test_a_package_of_another_size_is_refused(tmp_path: Path) -> None:
+    options = PackageOptions("fp32", (64, 64), "cpu")
+    with pytest.raises(UsageError, match="takes 16x16 pixels only"):
+        build_package(TRAINED, tmp_path / "digits.pt2", options)
 
 
 @pytest.mark.gpu

@@ -60,7 +60,12 @@ def build_package(
         capability = torch.cuda.get_device_capability()
     network = load_trained(checkpoint, arch, scale)
     config = network.config
-    size = options.size or (max(USUAL_SIDE // config.alignment, 1) * config.alignment,) * 2
+    fixed: Side | None = config.facts().get("fixed_size")
+    if fixed and options.size not in (None, fixed):
+        raise UsageError(
+            f"{config.name} takes {fixed[0]}x{fixed[1]} pixels only, which is its own size: leave --opt out"
+        )
+    size = options.size or fixed or (max(USUAL_SIDE // config.alignment, 1) * config.alignment,) * 2
     if min(size) < config.minimum:
         raise UsageError(
             f"{size[0]}x{size[1]}: a side is below {config.minimum} pixels, the least that {config.name} takes"
