@@ -36,7 +36,7 @@ ARROWS = {
     "model.config": "",
     "model.sizes": "",
     "model.attention": "model.config model.sizes",
-    "model.training": "model runtime.artifacts.files runtime.pictures runtime.quality.metrics",
+    "model.training": "model runtime.artifacts.files runtime.artifacts.lock runtime.pictures runtime.quality.metrics",
     "export": "model runtime.artifacts runtime.nvidia runtime.quality.rms runtime.quality.parity_bounds"
     " runtime.sessions.protocol runtime.sessions.onnx_cpu",
     # A package is compiled and tried with what runs it.
