@@ -3,12 +3,10 @@
     python benchmarks/clear_block.py [--sides 1024 2048 4096] [--radius 8] [--down 0] [--step] [--parts 2]
 
 Blocks: one double and one single block; "official" is the official data flow (our network in its training form, module by module, with
-compiled flex_attention in raster order and its own projections for q, k and v), "dense" the same with PyTorch's attention of everything,
-which is
-FLUX. Ours is the deployment form as a CUDA graph. `--step`: the whole transformer of 11.9 billion parameters, ours. Attention's share is
-the time
-of the operator alone over that of the block. `--parts`: the step (2 + 4 blocks, for its weights) in row bands on that many GPUs, through
-torchrun:
+compiled flex_attention in raster order and its own projections for q, k and v), "dense" the same with PyTorch's attention of
+everything, which is FLUX. Ours is the deployment form as a CUDA graph. `--step`: the whole transformer of 11.9 billion parameters,
+ours. Attention's share is the time of the operator alone over that of the block. `--parts`: the step (2 + 4 blocks, for its weights) in
+row bands on that many GPUs, through torchrun:
     torchrun --nproc-per-node 2 benchmarks/clear_block.py --parts 2
 """
 

@@ -3,9 +3,8 @@ mask,
 in raster order (the official way) and with the picture's tokens sorted into tiles of 8 x 16.
 
 24 heads of 128 channels, 512 text tokens, one picture, as FLUX has them. Ours and flex_attention see exactly the same pairs; dense
-attention sees
-all. Blocks, masks and schedules are made beforehand, as every layer of a network shares them. The check compares ours with
-flex_attention.
+attention sees all. Blocks, masks and schedules are made beforehand, as every layer of a network shares them. The check compares ours
+with flex_attention.
 """
 
 import argparse

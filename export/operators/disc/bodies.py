@@ -1,12 +1,9 @@
 """Bodies of `DiscAttention` and `PoolTokens` as ONNX text, in operators that every runtime has.
 
 `LOOP` has memory linear in the tokens: a Loop over tiles of 8 x 8 queries of the picture, each with the text, the pooled keys and the
-square of keys
-that its discs lie in, and a Loop over 64 text queries at a time with all tokens. Squares are cut out of the padded map; what lies
-outside the
-picture gets -inf from its position, so it is never a key. `DENSE` makes the whole mask and all scores, for small pictures, as a check,
-and
-for runtimes without Loop. Both compute logits in the type of q and softmax in float32.
+square of keys that its discs lie in, and a Loop over 64 text queries at a time with all tokens. Squares are cut out of the padded map;
+what lies outside the picture gets -inf from its position, so it is never a key. `DENSE` makes the whole mask and all scores, for small
+pictures, as a check, and for runtimes without Loop. Both compute logits in the type of q and softmax in float32.
 """
 
 # Sizes and maps of heads (B, h, n, D); logits are scaled in the queries.

@@ -1,9 +1,8 @@
 """CLEAR on several devices: each has a band of rows of the picture, and the whole text (docs/clear.md).
 
 A picture's token sees a disc, so a band needs keys and values of `radius - 1` rows of each neighbour. Text queries see everything: each
-device
-computes them over its own rows, the first one over the text's keys as well, and the results are merged exactly by their log-sum-exps.
-Pooled keys are gathered from all. Everything else is done token by token.
+device computes them over its own rows, the first one over the text's keys as well, and the results are merged exactly by their
+log-sum-exps. Pooled keys are gathered from all. Everything else is done token by token.
 """
 
 import itertools

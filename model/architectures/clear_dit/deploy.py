@@ -1,10 +1,8 @@
 """CLEAR in its deployment form: one product for q, k and v, D^-1/2 in the norm of q, and the steps between the products as fused passes.
 
 The passes (`passes.py`) are plain PyTorch on the CPU and in an exported file, and Triton kernels on a GPU. What does not fold, and why:
-nothing
-crosses the RMS norms, so the bias of k stays; with pooling, weights that do not add up to 1 keep the bias of v out of the output
-projection;
-the scale of proportional attention depends on the size.
+nothing crosses the RMS norms, so the bias of k stays; with pooling, weights that do not add up to 1 keep the bias of v out of the
+output projection; the scale of proportional attention depends on the size.
 """
 
 import dataclasses

@@ -2,8 +2,7 @@
 token.
 
 `reference.py` is the definition, `tiled.py` the form for every device with memory linear in the tokens, `kernel.py` our kernel for CUDA
-GPUs
-and `op.py` the operator of PyTorch that takes one of both; `pool_tokens` makes the pooled keys and values of CLEAR's down-sampled
+GPUs and `op.py` the operator of PyTorch that takes one of both; `pool_tokens` makes the pooled keys and values of CLEAR's down-sampled
 variants.
 """
 
@@ -70,8 +69,7 @@ def disc_attention(
     """Softmax attention in which text sees everything and the picture sees the text, a disc and the pooled keys.
 
     Tokens are `text` text tokens, then H*W of the picture, row-major: n in all. A query of the picture sees the keys at a distance
-    strictly
-    below `radius`, all text keys and all pooled keys; a text query sees all n tokens and no pooled key.
+    strictly below `radius`, all text keys and all pooled keys; a text query sees all n tokens and no pooled key.
 
     Args:
         q: (B, n, h, D).
@@ -86,8 +84,7 @@ def disc_attention(
 
     Returns:
         out (B, n, h, D) in the dtype of `v`; lse (B, h, n), float32 (float64 for float64), natural logarithm of the sum of the
-        exponentials
-        of the scaled logits.
+        exponentials of the scaled logits.
 
     Raises:
         UsageError: shapes that do not belong together, a size out of range, or a form that does not exist or does not fit.

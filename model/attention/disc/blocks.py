@@ -1,9 +1,8 @@
 """Which blocks of keys a tile of queries needs: lists made on the host once per size and shared by all layers.
 
-The picture's queries are cut into tiles of TY x TX tokens and its keys into blocks of KY x KX, both from the top left corner. A block is
-*full* for a tile if every query sees every key of it, and *partial* if some do. Text and pooled keys need no list: every query of the
-picture
-sees all of them, and text queries see the first n tokens one after the other.
+The picture's queries are cut into tiles of TY x TX tokens and its keys into blocks of KY x KX, both from the top left corner. A block
+is *full* for a tile if every query sees every key of it, and *partial* if some do. Text and pooled keys need no list: every query of
+the picture sees all of them, and text queries see the first n tokens one after the other.
 """
 
 import dataclasses

@@ -1,12 +1,10 @@
 """The attention of `kernel.py` for Hopper (sm_90), 16 bit, heads of 128 or 64 channels: warps with roles, in Gluon.
 
 A program stays on its multiprocessor and takes one item of work after the other from a schedule made on the host. An item is a row of
-`GROUP`
-neighbouring tiles of 8 x 8 queries of one head (or as many text queries). One warp copies blocks of 64 keys by the copy engine, several
-ahead
-and over the borders of items; each of `GROUP` warpgroups computes one tile. So a block of keys is read once for all tiles of a group, as
-large tiles do, while each tile computes only the blocks that it needs itself, as small tiles do; a warpgroup passes over the others'
-blocks.
+`GROUP` neighbouring tiles of 8 x 8 queries of one head (or as many text queries). One warp copies blocks of 64 keys by the copy engine,
+several ahead and over the borders of items; each of `GROUP` warpgroups computes one tile. So a block of keys is read once for all tiles
+of a group, as large tiles do, while each tile computes only the blocks that it needs itself, as small tiles do; a warpgroup passes over
+the others' blocks.
 
 Blocks of an item come in three runs: those that no tile must mask, ragged ends of text and pooled keys, and those of the disc's rim.
 Masks and softmax with a fixed reference are as in `kernel.py`, but where weights leave the type

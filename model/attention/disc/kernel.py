@@ -1,17 +1,14 @@
 """The fused kernel of `disc_attention`: one Triton source for PyTorch on a GPU, for plugins and for the tests.
 
 One program computes one tile of queries of one head: TY x TX tokens of the picture, or as many text tokens. Keys come in blocks of KY x
-KX:
-first those that every query of the tile sees whole (text, pooled keys, full blocks of the disc), without any mask, then ragged ends and
-the
-blocks at the disc's rim. A query sees a key of such a block if (row difference)^2 < radius^2 - (column difference)^2. Neither side
-depends on
-more than a row or a column of the block, nor does being inside the picture, so a logit costs two instructions.
+KX: first those that every query of the tile sees whole (text, pooled keys, full blocks of the disc), without any mask, then ragged ends
+and the blocks at the disc's rim. A query sees a key of such a block if (row difference)^2 < radius^2 - (column difference)^2. Neither
+side depends on more than a row or a column of the block, nor does being inside the picture, so a logit costs two instructions.
 
 Softmax subtracts from all logits of a query one fixed reference instead of a running maximum: its largest logit among the first text
-keys,
-plus 8 (base 2), so nothing is rescaled and products overlap with exponentials. The largest weight is 2^-8 or more; where weights leave
-the type, so does their sum, and the program repeats its work with the online softmax (arXiv 1805.02867). The same happens without text.
+keys, plus 8 (base 2), so nothing is rescaled and products overlap with exponentials. The largest weight is 2^-8 or more; where weights
+leave the type, so does their sum, and the program repeats its work with the online softmax (arXiv 1805.02867). The same happens without
+text.
 """
 
 import triton

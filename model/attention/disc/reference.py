@@ -9,9 +9,8 @@ Grid = tuple[int, int]
 def disc_mask(grid: Grid, text: int, radius: int, pooled: int = 0, device: torch.device | None = None) -> Tensor:
     """Which key each query sees: (n, n + pooled), bool, n = text + H*W (arXiv 2412.16112; predicate of the official code).
 
-    Tokens are `text` text tokens, then the picture's row-major; pooled keys come last. A text query sees all n tokens and no pooled one;
-    a
-    picture's query sees the text, all pooled keys and the tokens at a distance strictly below `radius`.
+    Tokens are `text` text tokens, then the picture's row-major; pooled keys come last. A text query sees all n tokens and no pooled
+    one; a picture's query sees the text, all pooled keys and the tokens at a distance strictly below `radius`.
 
     Args:
         grid: (H, W) in tokens.

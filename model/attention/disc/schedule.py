@@ -22,9 +22,8 @@ class Schedule:
     Attributes:
         work: (items, 2): group of tiles, or -1 - group of text queries; picture * heads + head.
         schedule: (programs + 1), where each program's items begin in `work`.
-        meta: (groups, 8): where a group's blocks begin in `entries`, how many no tile must mask, how many follow, and for each of up to
-        three
-            tiles how many of these it needs.
+        meta: (groups, 8): where a group's blocks begin in `entries`, how many no tile must mask, how many follow, and for each of
+            its tiles how many of these it needs.
         entries: blocks as row/8 << 20 | column/8 << 8 | bits of the tiles that need it.
     """
 

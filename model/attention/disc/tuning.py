@@ -1,8 +1,7 @@
 """Tiles and blocks of the fused kernel, as data: per compute capability and radius.
 
 Rows of sm_90 are measured on an H100 (`benchmarks/disc_attention.py --tune`; figures in BENCHMARKS.md); the others are **reasoned, not
-measured**:
-without Hopper's warpgroup products, tiles of 64 queries with 4 warps and blocks of 32 keys leave room for two programs.
+measured**: without Hopper's warpgroup products, tiles of 64 queries with 4 warps and blocks of 32 keys leave room for two programs.
 """
 
 import dataclasses
