@@ -110,10 +110,13 @@ class Plugin:
         registration: module that registers it when it is imported.
         sources: modules, and packages with all modules in them, that decide what is compiled: a cached engine is not taken once one
             of them has changed.
+        prepare: module whose function `prepare(model, capability)` changes the operator's nodes, in place, to what is registered; None:
+            they are it already.
     """
 
     registration: str
     sources: tuple[str, ...]
+    prepare: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flashrib.export.operators.disc import bodies
-from flashrib.export.operators.operator import Auxiliary, Body, Operator, Place
+from flashrib.export.operators.operator import Auxiliary, Body, Operator, Place, Plugin
 
 SIGNATURE = "DiscAttention <text, radius, scale> (q, k, v, grid) => (out, lse)"
 
@@ -24,4 +24,13 @@ DISC_ATTENTION = Operator(
     older_engine_body="dense",
     auxiliary=(Auxiliary("PoolTokens", _pool, low=True),),
     float_outputs=frozenset({1}),
+    plugin=Plugin(
+        "flashrib.export.operators.disc.plugin.registration",
+        (
+            "flashrib.export.operators.plugin",
+            "flashrib.export.operators.disc.plugin",
+            "flashrib.model.attention.disc",
+        ),
+        "flashrib.export.operators.disc.plugin.prepare",
+    ),
 )

@@ -30,7 +30,7 @@ def with_plugin(model: ModelProto, trt: Any, targets: tuple[str, ...]) -> ModelP
         targets: what the engine is for, as from `flashrib.export.engine.configure.targets_of`.
 
     Raises:
-        UsageError: an operator of the model has no plugin.
+        UsageError: an operator of the model has no plugin, or its plugin needs a model of a fixed size.
         SessionError: this version of TensorRT has no such plugins, or no target is known.
         MissingPackageError: Triton is not installed.
     """
@@ -39,6 +39,9 @@ def with_plugin(model: ModelProto, trt: Any, targets: tuple[str, ...]) -> ModelP
     register(trt, rows)
     result = ModelProto()
     result.CopyFrom(model)
+    for row in rows:
+        if row.plugin is not None and row.plugin.prepare is not None:
+            importlib.import_module(row.plugin.prepare).prepare(result, capability)
     for node in operator_nodes(result):
         node.ClearField("overload")
         for name, value in (("capability", capability), ("plugin_namespace", DOMAIN), ("plugin_version", "1")):
