@@ -134,6 +134,10 @@ def _described(source: Path, output: Path) -> ModelInfo:
     metadata = describe_onnx(source)
     external_files(source)
     check_weights(source, metadata)
+    if metadata.noise:
+        raise ModelError(
+            f"{source}: takes noise beside the picture, which calibration does not give it: use it as it is"
+        )
     if metadata.precision in FORMATS:
         raise ModelError(
             f"{source}: is quantized already ({metadata.precision}): calibrate the file that it was made from"

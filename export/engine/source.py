@@ -66,6 +66,10 @@ def read_source(path: Path) -> Source:
             can be built from.
     """
     metadata = describe_onnx(path)
+    if metadata.noise:
+        raise ModelError(
+            f"{path}: takes noise beside the picture, which the TensorRT session does not give: run it with --session onnxruntime"
+        )
     if metadata.calibration is not None and metadata.calibration.get("rest") == "fp32":
         raise ModelError(
             f"{path}: what is not quantized computes in fp32, but TensorRT fuses attention in fp16 and bf16 only: calibrate an export"

@@ -60,6 +60,10 @@ def build_package(
         capability = torch.cuda.get_device_capability()
     network = load_trained(checkpoint, arch, scale)
     config = network.config
+    if config.facts().get("noise"):
+        raise UsageError(
+            f"{checkpoint}: {config.name} takes noise beside the picture, which packages do not: run the checkpoint with --session torch"
+        )
     fixed: Side | None = config.facts().get("fixed_size")
     if fixed and options.size not in (None, fixed):
         raise UsageError(

@@ -43,7 +43,7 @@ class GraphedStep:
         for parameter in parameters:
             parameter.grad = None
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # NCCL has threads of its own
             self.loss = loss(*self.inputs)
             self.loss.backward()  # type: ignore[no-untyped-call]
         self.gradients = [(p, p.grad) for p in parameters if p.grad is not None]

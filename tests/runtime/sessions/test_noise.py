@@ -116,3 +116,19 @@ def test_a_file_that_lacks_its_noise(onnx_file: Path, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "a.onnx")
     with pytest.raises(ModelError, match="must have the one input 'input'"):
         SessionSpec(tmp_path / "a.onnx").open()
+
+
+def test_what_takes_no_noise_says_so(
+    checkpoint: Path, onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(8):
+        write_picture(tmp_path / f"{index}.png", Picture((pixels() * 255).astype(np.uint8)))
+    output = str(tmp_path / "out")
+    for command in (
+        ["build", str(onnx_file), "-o", output, "--flavour", "rtx"],
+        ["build", str(checkpoint), "-o", output, "--flavour", "aoti", "--target", "cpu"],
+        ["calibrate", str(onnx_file), "--pictures", str(tmp_path), "-o", output, "--mode", "int8", "--held-out", "2"],
+    ):
+        assert main(command) in (1, 2)
+        assert "takes noise beside the picture" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
