@@ -29,6 +29,7 @@ from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.config import NetworkConfig
 from flashrib.model.network import Network
 from flashrib.model.training.classify import FitOptions, accuracy, fit
+from flashrib.runtime import schema
 from flashrib.runtime.artifacts.files import replacing
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.pictures.crop import square
@@ -63,8 +64,8 @@ class ClassifierConfig:
 def is_classifier(path: Path) -> bool:
     """Say whether a TOML file configures the training of a classifier; False for what cannot be read, too."""
     try:
-        return tomllib.loads(path.read_text()).get("task") == TASK
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return tomllib.loads(schema.read_text(path)).get("task") == TASK
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -74,7 +75,7 @@ def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierC
     Raises:
         UsageError: unknown, missing, mistyped or out-of-range fields.
     """
-    values = tomllib.loads(path.read_text())
+    values = tomllib.loads(schema.read_text(path))
     del values["task"]
     options = {field.name: field for field in dataclasses.fields(FitOptions)}
     known = ("data", "validation", "arch", "start", "network", *options)

@@ -107,19 +107,35 @@ def evaluate(
         progress: see `upscale_array`.
 
     Raises:
-        PictureError: a picture cannot be read, or the sizes of a pair do not belong together, or it is too small to compare.
+        PictureError: a picture cannot be read, or the sizes of a pair do not belong together, or it is too small to compare; it is
+            raised when the others are done, and names them all.
         UsageError, OutOfMemoryError, SessionError: see `upscale_array`.
     """
     scale = session.info.scale
+    bad: list[PictureError] = []
     for pair in pairs:
-        high, low = _read_pair(pair, scale)
+        try:
+            high, low = _read_pair(pair, scale)
+        except PictureError as error:
+            bad.append(error)
+            continue
         upscaled = upscale_array(session, low, tile=WHOLE if tile is None else tile, halo=halo, progress=progress)
         bicubic = imresize(low, scale)
         try:
             figures = [metric(image, high, border=scale) for image in (upscaled, bicubic) for metric in (psnr, ssim)]
         except UsageError as error:
-            raise PictureError(f"{pair.high}: {error}") from error
+            bad.append(PictureError(f"{pair.high}: {error}"))
+            continue
         yield Score(pair.name, high.shape[0], high.shape[1], *figures)
+    if bad:
+        raise all_of(bad)
+
+
+def all_of(errors: list[PictureError]) -> PictureError:
+    """Return one error that says all that is wrong, so that nobody mends one picture after the other."""
+    if len(errors) == 1:
+        return errors[0]
+    return PictureError(f"{len(errors)} pictures cannot be used: " + "; ".join(map(str, errors)))
 
 
 def average(scores: list[Score]) -> Score:

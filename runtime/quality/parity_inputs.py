@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.files import read_picture
-from flashrib.runtime.quality.evaluate import find_pairs
+from flashrib.runtime.quality.evaluate import Pair, all_of, find_pairs
 from flashrib.runtime.sessions.protocol import Batch
 
 SEED = 20250101
@@ -98,27 +98,38 @@ def picture_cases(
     """
     height, width = size or (max(side, minimum), max(side, minimum))
     least = size or (minimum, minimum)
-    cases = []
+    cases: list[Case] = []
+    bad: list[PictureError] = []
     for pair in find_pairs(folder):
-        path = pair.low or pair.high
-        low = _eight_bits(path)
-        if low.shape[0] < least[0] or low.shape[1] < least[1]:
-            raise PictureError(
-                f"{path}: has {low.shape[1]}x{low.shape[0]} pixels, but the artifacts take no less than {least[1]}x{least[0]}:"
-                " leave it out of --pictures"
-            )
-        rows, columns = _middle(low.shape[0], height), _middle(low.shape[1], width)
-        truth = None
-        if pair.low is not None:
-            high = _eight_bits(pair.high)
-            if (high.shape[0] // scale, high.shape[1] // scale) != low.shape[:2]:
-                raise PictureError(
-                    f"{pair.high}: has {high.shape[1]}x{high.shape[0]} pixels, which is not {scale} times the"
-                    f" {low.shape[1]}x{low.shape[0]} of {path.name}: the artifacts upscale by {scale}"
-                )
-            truth = high[scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop]
-        cases.append(Case(path.name, _batch(low[rows, columns] / 255), truth, shown=True))
+        try:
+            cases.append(_case(pair, height, width, least, scale))
+        except PictureError as error:
+            bad.append(error)
+    if bad:
+        raise all_of(bad)
     return cases if size is None else [_of_size(case, size) for case in cases]
+
+
+def _case(pair: Pair, height: int, width: int, least: tuple[int, int], scale: int) -> Case:
+    """Read one picture and, where there is one, its original."""
+    path = pair.low or pair.high
+    low = _eight_bits(path)
+    if low.shape[0] < least[0] or low.shape[1] < least[1]:
+        raise PictureError(
+            f"{path}: has {low.shape[1]}x{low.shape[0]} pixels, but the artifacts take no less than {least[1]}x{least[0]}:"
+            " leave it out of --pictures"
+        )
+    rows, columns = _middle(low.shape[0], height), _middle(low.shape[1], width)
+    truth = None
+    if pair.low is not None:
+        high = _eight_bits(pair.high)
+        if (high.shape[0] // scale, high.shape[1] // scale) != low.shape[:2]:
+            raise PictureError(
+                f"{pair.high}: has {high.shape[1]}x{high.shape[0]} pixels, which is not {scale} times the"
+                f" {low.shape[1]}x{low.shape[0]} of {path.name}: the artifacts upscale by {scale}"
+            )
+        truth = high[scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop]
+    return Case(path.name, _batch(low[rows, columns] / 255), truth, shown=True)
 
 
 def _of_size(case: Case, size: tuple[int, int]) -> Case:

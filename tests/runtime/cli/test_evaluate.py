@@ -114,3 +114,16 @@ def test_without_originals(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < document["average"]["bicubic_niqe"] < document["average"]["niqe"]
     assert main(["evaluate", "--lr", "real", "--model", "model.onnx"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("average")
+
+
+def test_all_bad_pictures_are_named_and_the_others_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("set/first_HR.png").write_bytes(b"no picture")
+    Path("set/second_HR.png").write_bytes(b"no picture")
+    for name in ("first", "second"):
+        write_picture(f"set/{name}_LR.png", Picture(noise(20, 22, 3)))
+    assert main(["evaluate", "set", "--model", "model.onnx"]) == 1
+    out, err = capsys.readouterr()
+    assert "2 pictures cannot be used: set/first_HR.png: is not a PNG" in err
+    assert "; set/second_HR.png: is not a PNG" in err
+    assert "a_long_name" in out
+    assert "bird" in out
