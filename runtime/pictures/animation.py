@@ -19,7 +19,8 @@ from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.encode import encode_tiff
 from flashrib.runtime.pictures.files import our_pillow, read_page
 from flashrib.runtime.pictures.fit import fitted
-from flashrib.runtime.pictures.formats import FORMATS
+from flashrib.runtime.pictures.formats import FORMATS, opened_format
+from flashrib.runtime.pictures.limits import max_pixels_by_memory
 from flashrib.runtime.pictures.picture import Picture
 
 # GIF is read and not written: 256 colours are no place for what a network makes.
@@ -53,11 +54,18 @@ def read_animation(path: Path) -> Animation | None:
     """
     several = False
     try:
-        with our_pillow(), Image.open(path) as image:
+        with our_pillow(), open(path, "rb") as file, Image.open(file) as image:
             count = getattr(image, "n_frames", 1)
             several = count > 1
             if not several or image.format not in {"TIFF", "GIF", *_ANIMATED.values()}:
                 return None
+            # Before anything is decoded: sizes may be forged.
+            most, pixels = max_pixels_by_memory(), image.width * image.height
+            if pixels > most:
+                raise PictureError(f"{path}: {image.width} x {image.height} pixels are more than the limit of {most}")
+            check = opened_format(image).check
+            if check is not None and (damage := check(image, file)):
+                raise PictureError(f"{path}: {damage}")
             if image.format == "TIFF":
                 full = _full_pages(image)
                 return Animation(True, (0.0,) * len(full), None, None) if len(full) > 1 else None
@@ -68,6 +76,8 @@ def read_animation(path: Path) -> Animation | None:
                 image.seek(number)
                 image.load()
                 durations.append(float(image.info.get("duration", 0)))
+    except PictureError:
+        raise
     except Exception as error:  # Pillow raises nearly anything for damaged files
         if not several:
             return None  # the reader of single pictures says it better
