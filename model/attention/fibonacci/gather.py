@@ -49,9 +49,9 @@ def slots(offsets: Tensor, patches: int) -> tuple[Tensor, Tensor]:
     """
     heads = offsets.shape[0]
     patch = torch.arange(patches, device=offsets.device)
-    steps = torch.cat([offsets, -offsets], dim=1).T[:, :, None]  # (2*M, heads, 1)
-    key = patch + steps
+    # -0 lies beyond the end: the patch itself is among the first already
+    back = torch.where(offsets == 0, patches, -offsets)
+    key = patch + torch.cat([offsets, back], dim=1).T[:, :, None]  # (2*M, heads, N)
     kept = (key >= 0) & (key < patches)
-    kept[offsets.shape[1] :] &= steps[offsets.shape[1] :] != 0
     rows = key.clamp(0, patches - 1) + patches * torch.arange(heads, device=offsets.device)[:, None]
     return rows.flatten(1), kept
