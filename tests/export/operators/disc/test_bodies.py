@@ -74,7 +74,7 @@ def test_operator(body: str, text: int, radius: int) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("variant", ["r4_down4_prop_ntk10", "r8", "r8_prop_ntk10"])
+@pytest.mark.parametrize("variant", ["r4_down4_prop_ntk10", "r8"])
 def test_official_model(variant: str) -> None:
     transformer, given, wanted = official(variant)
     model = onnx_from_network(transformer, options=ExportOptions())
@@ -86,7 +86,7 @@ def test_official_model(variant: str) -> None:
     assert info.architecture_config["down"] == transformer.config.down
 
 
-def test_sizes_a_b_a_and_half_precision() -> None:
+def test_sizes_a_b_a() -> None:
     """Pooled and proportional, whose factor depends on the size."""
     config = tiny(3, 4, proportional=True)
     transformer = network(config)
@@ -101,10 +101,6 @@ def test_sizes_a_b_a_and_half_precision() -> None:
         assert max_abs(torch.from_numpy(output), transformer(*given)) <= 2e-5
         results.append(output)
     assert np.array_equal(results[0], results[2])
-    half = onnx_from_network(transformer, options=ExportOptions(precision="fp16"))
-    given = inputs(config, 8, 12)
-    (output,) = run(half, given)
-    assert max_abs(torch.from_numpy(output), transformer(*given)) <= 2e-2
 
 
 def test_a_file_is_checked_and_odd_tiles_are_refused(tmp_path: Path) -> None:
