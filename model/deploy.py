@@ -125,7 +125,11 @@ class DeployedUpscaler(Deployed, ABC):
     def body(self, x: Tensor) -> Tensor:
         """The blocks: (B, H, W, C) -> (B, H, W, C)."""
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def reconstruct(self, picture: Tensor) -> Tensor:
+        """The bare network, without what the test pipeline does before and after."""
         shallow = self.first(picture).permute(0, 2, 3, 1)
         x = shallow + channels_first(self.last, self.norm(self.body(shallow)))
         return self.upsampler(x.permute(0, 3, 1, 2), picture)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.reconstruct(picture)

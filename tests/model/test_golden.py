@@ -39,8 +39,8 @@ def test_folded(name: str, dtype: torch.dtype, bound: float) -> None:
     network = network_from_config(vector.config)
     network.load_state_dict(vector.state_dict)
     folded = fold(network.eval(), dtype=dtype)
-    # A deployed ESC is the whole pipeline; the vectors of the bare network are met by its `network` part.
-    run = folded if name in PIPELINES else folded.network
+    # A deployed ESC is the whole pipeline; the vectors of the bare network are met by `reconstruct`.
+    run = folded if name in PIPELINES else folded.reconstruct
     with torch.no_grad():
         output = run(vector.tensors["input"].to(dtype))
     assert max_abs(output, vector.tensors["output_f64"]) <= bound
