@@ -24,7 +24,6 @@ from flashrib.runtime.artifacts.bundled import default_model, default_weights
 
 LITTER = (".part", ".tmp")
 TRAIN = """
-out = "run"
 data = ["pictures"]
 arch = "sst-light"
 scale = 2
@@ -54,8 +53,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return {
         "upscale": ["upscale", "pictures", "-o", "out"],
         "export": ["export", default_weights().name, "-o", "model.onnx"],
-        "calibrate": ["calibrate", "bundled.onnx", "--pictures", "pictures", "-o", "small.onnx"],
-        "train": ["train", "train.toml"],
+        "calibrate": ["calibrate", "bundled.onnx", "--mode", "int8", "--pictures", "pictures", "-o", "small.onnx"],
+        "train": ["train", "train.toml", "-o", "run"],
     }
 
 
