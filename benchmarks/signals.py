@@ -46,7 +46,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     pictures = folder / "pictures"
     pictures.mkdir()
     noise = np.random.default_rng(0)
-    for index in range(10):
+    for index in range(24):
         pixels = noise.integers(0, 256, (20, 20, 3), dtype=np.uint8).repeat(12, 0).repeat(12, 1)
         Image.fromarray(pixels).save(pictures / f"{index}.png")
     (folder / "train.toml").write_text(TRAIN.lstrip())
