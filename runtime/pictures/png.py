@@ -23,7 +23,7 @@ except ImportError:
     _fast = None
 
 LEVELS = range(10)
-LEVEL = 1  # with isal as small as zlib's level 3; see docs/pictures.md for the figures
+LEVEL = 1  # with isal as small as zlib's level 3; figures: benchmarks/png.py, BENCHMARKS.md
 BLOCK_BYTES = 2**20
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _ADLER = 65521
