@@ -2,8 +2,8 @@
 
     python benchmarks/png.py [--megapixels 24]
 
-The picture is docs/pictures/demo_hr.png, enlarged with noise so that it compresses like a photograph. Medians of three, each encoder in turn.
-zlib: our writer without isal, as where that package has no wheel.
+The picture is docs/pictures/demo_hr.png, enlarged with noise so that it compresses like a photograph. Medians of three, each encoder in
+turn. zlib: our writer without isal, as where that package has no wheel.
 """
 
 import argparse
