@@ -65,7 +65,7 @@ def test_a_training_and_its_continuation(capsys: pytest.CaptureFixture[str], mon
         Image.fromarray(noise(48, 40, 3)).save(f"{name}.png")
     arguments = ["train", "run.toml", "-o", "run", "--device", "cpu"]
     assert main([*arguments, "--minutes", "0.0001"]) == 0
-    assert {path.name for path in Path("run").iterdir()} == {"state.pth", "weights.safetensors"}
+    assert {path.name for path in Path("run").iterdir()} == {".training.lock", "state.pth", "weights.safetensors"}
     assert main(arguments) == 0
     assert capsys.readouterr().out == "run/weights.safetensors\n" * 2
     assert Path("run/log.csv").read_text().splitlines()[1].startswith("2,")
