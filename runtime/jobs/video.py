@@ -9,9 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import queue
 import shutil
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +22,7 @@ import numpy as np
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
+from flashrib.runtime.jobs.overlap import Ahead, Feed
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
@@ -33,10 +32,10 @@ from flashrib.runtime.video.segments import write_segment
 
 SEGMENT_FRAMES = 240
 """Frames of a segment: what a killed job may lose, and the largest distance between key frames."""
-AHEAD = 4
-"""Frames that wait between two stages."""
-
 Upscale = Callable[[Iterator[Pixels]], Iterator[Pixels]]
+
+_Timed = tuple[Pixels, int, int]
+"""Pixels, when they are shown, and how long, in ticks."""
 
 _NOTHING = np.empty((0, 0), np.uint8)
 
@@ -266,33 +265,33 @@ class _Work:
         """Make the segments that are missing; returns all, in order."""
         segments: list[Path] = []
         encoding: list[Future[None]] = []
-        waiting: _Queue | None = None
-        with ThreadPoolExecutor(2, "encode") as pool, _Ahead(frames) as ahead:
+        feed: Feed[_Timed] | None = None
+        with ThreadPoolExecutor(2, "encode") as pool, Ahead(frames) as ahead:
             made = self._upscaled(ahead, lambda number: (parts / f"{number:06}.nut").is_file())
             try:
                 for number, frame, pixels in made:
                     if number == len(segments):  # the first frame of a segment
-                        if waiting is not None:
-                            _put(waiting, None, encoding[-1])
+                        if feed is not None:
+                            feed.end()
                         while len(encoding) > 1:
                             encoding.pop(0).result()
-                        segment, waiting = parts / f"{number:06}.nut", None
+                        segment, feed = parts / f"{number:06}.nut", None
                         segments.append(segment)
                         if pixels is not None:
-                            waiting = queue.Queue(AHEAD)
-                            encoding.append(pool.submit(self._encode, segment, waiting, codec, chosen, settings))
-                    if waiting is None or pixels is None:
+                            feed = Feed()
+                            feed.stage = pool.submit(self._encode, segment, feed, codec, chosen, settings)
+                            encoding.append(feed.stage)
+                    if feed is None or pixels is None:
                         self.resumed += 1
                     else:
-                        _put(waiting, (pixels, frame.pts, frame.duration), encoding[-1])
+                        feed.put((pixels, frame.pts, frame.duration))
                     self._count(1)
-                if waiting is not None:
-                    _put(waiting, None, encoding[-1])
+                if feed is not None:
+                    feed.end()
             except BaseException:
                 made.close()
-                if waiting is not None:
-                    waiting.queue.clear()
-                    waiting.put(_Stop())
+                if feed is not None:
+                    feed.stop()
                 raise
             for future in encoding:
                 future.result()
@@ -305,9 +304,8 @@ class _Work:
 
         Frames that equal the one before are not computed again. The network may be ahead of what is yielded by some frames.
         """
-        ahead: deque[tuple[int, Frame, bool | None]] = (
-            deque()
-        )  # segment, frame without pixels, whether it is computed; None: is done
+        # Segment, frame without pixels, whether it is computed; None: is done.
+        ahead: deque[tuple[int, Frame, bool | None]] = deque()
 
         def distinct() -> Iterator[Pixels]:
             before: Pixels | None = None
@@ -344,11 +342,11 @@ class _Work:
         plain = np.clip(np.rint(imresize(source.astype(np.float64), self.scale)), 0, most)
         return np.concatenate([plain.astype(source.dtype), result], axis=1)
 
-    def _encode(self, segment: Path, waiting: "_Queue", codec: Codec, chosen: str, settings: dict[str, str]) -> None:
+    def _encode(self, segment: Path, frames: Feed[_Timed], codec: Codec, chosen: str, settings: dict[str, str]) -> None:
         staged = segment.with_suffix(".tmp")
         try:
             ratio = self.video.sample_aspect_ratio
-            write_segment(staged, _taken(waiting), self.video, codec, chosen, settings, ratio)
+            write_segment(staged, frames, self.video, codec, chosen, settings, ratio)
             os.replace(staged, segment)
         finally:
             staged.unlink(missing_ok=True)
@@ -356,10 +354,6 @@ class _Work:
     def _join(self, parts: Path, segments: list[Path]) -> Any:
         staged = parts / ("joined" + self.target.suffix)
         start, end = self.options.start, self.options.end
-        if str(self.source) == "-":
-            raise UsageError(
-                "a video from standard input goes to standard output: use -o -, and let ffmpeg write the file"
-            )
         with open_input(self.source) as again:
             joined = join(again, self.video, segments, staged, None, start, end, self.first.rotation)
         with staged.open("rb") as file:
@@ -378,71 +372,6 @@ class _Work:
         whole = video.frames / video.rate
         length = min(Fraction(whole), options.end or Fraction(whole)) - (options.start or 0)
         return max(1, round(length * video.rate))
-
-
-class _Stop:
-    """Tells the encoder that there will be no more and that the segment is not whole."""
-
-
-_Item = tuple[Pixels, int, int] | None | _Stop
-_Queue = queue.Queue[Any]
-
-
-def _put(waiting: _Queue, item: _Item, future: Future[None]) -> None:
-    """Hand an item to the encoder, or raise its error where it has ended."""
-    while True:
-        try:
-            waiting.put(item, timeout=0.2)
-        except queue.Full:
-            if future.done():
-                future.result()
-        else:
-            return
-
-
-def _taken(waiting: _Queue) -> Iterator[tuple[Pixels, int, int]]:
-    while (item := waiting.get()) is not None:
-        if isinstance(item, _Stop):
-            raise FlashribError("stopped")
-        yield item
-
-
-class _Ahead:
-    """Decodes in a thread of its own, some frames ahead."""
-
-    def __init__(self, frames: Iterator[Frame]) -> None:
-        self._frames, self._queue = frames, queue.Queue[Any](AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
-
-    def __enter__(self) -> Iterator[Frame]:
-        self._thread.start()
-        return iter(self._next, None)
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        while self._thread.is_alive():
-            self._queue.queue.clear()
-            with self._queue.not_full:
-                self._queue.not_full.notify_all()
-            self._thread.join(0.05)
-
-    def _next(self) -> Frame | None:
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        frame: Frame | None = item
-        return frame
-
-    def _run(self) -> None:
-        try:
-            for frame in self._frames:
-                self._queue.put(frame)
-                if self._stop.is_set():
-                    return
-            self._queue.put(None)
-        except BaseException as error:  # raised in the thread that waits for the frame
-            self._queue.put(error)
 
 
 def _fingerprint(source: Path) -> str:
