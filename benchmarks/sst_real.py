@@ -9,6 +9,7 @@ memory is the peak of an eager run above what was in use before. Error: relative
 
 import argparse
 import gc
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -23,11 +24,11 @@ from flashrib.model.gpu import gpu_network
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
 
 
-def peak(run: object, before: int) -> float:
+def peak(run: Callable[[], object], before: int) -> float:
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    run()  # type: ignore[operator]
+    run()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / 2**30
 
@@ -52,7 +53,7 @@ def main() -> None:
     with torch.inference_mode():
         fast = gpu_network(network, torch.float16)
         before = torch.cuda.memory_allocated()
-        official: nn.Module = official_flow(network).cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        official: nn.Module = official_flow(network).cuda().to(memory_format=torch.channels_last)
         float32_as("ieee")
         exact = official.reference(picture, noise)
         float32_as("tf32")

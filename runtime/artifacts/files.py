@@ -15,7 +15,7 @@ from flashrib.runtime.errors import FlashribError, ModelError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # Windows has no such module
 
 PREFIX, SUFFIX = ".flashrib-", ".part"
 

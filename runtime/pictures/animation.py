@@ -98,7 +98,7 @@ def read_frames(path: Path, animation: Animation) -> Iterator[Picture]:
             yield read_page(path, page)
         return
     with Image.open(path) as image:
-        first = image.n_frames - len(animation.durations)  # type: ignore[attr-defined]
+        first = image.n_frames - len(animation.durations)  # type: ignore[attr-defined]  # of the formats with several frames
         for number in range(len(animation.durations)):
             image.seek(first + number)
             samples = np.asarray(image.convert("RGBA"))
