@@ -41,9 +41,13 @@ def test_an_error_comes_where_the_item_is_waited_for() -> None:
 
 
 def test_whoever_breaks_off_leaves_no_thread() -> None:
-    with pytest.raises(KeyboardInterrupt), Ahead(iter(range(1000))) as ahead:
-        next(ahead)
-        raise KeyboardInterrupt
+    def broken_off() -> None:
+        with Ahead(iter(range(1000))) as ahead:
+            next(ahead)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
     assert "ahead" not in threads()
 
 
@@ -63,12 +67,15 @@ def test_an_error_of_the_stage_is_raised_by_whoever_puts() -> None:
         for _ in feed:
             raise FlashribError("the disk is full")
 
+    def put_all() -> None:
+        for number in range(50):
+            feed.put(number)
+
     feed: Feed[int] = Feed()
     with ThreadPoolExecutor(1) as pool:
         feed.stage = pool.submit(breaks)
         with pytest.raises(FlashribError, match="the disk is full"):
-            for number in range(50):
-                feed.put(number)
+            put_all()
 
 
 def test_a_stopped_stage_does_not_take_its_work_for_whole() -> None:
