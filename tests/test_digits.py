@@ -49,18 +49,18 @@ def logits(network: Network, pictures: tuple[Tensor, Tensor]) -> Tensor:
 
 def exported(network: Network, folder: Path, **options: object) -> Path:
     path = folder / "digits.onnx"
-    export_file(network, path, ExportOptions(**options))  # type: ignore[arg-type]  # options by name
+    export_file(network, path, ExportOptions(**options))
     return path
 
 
 def run(model: Path, pictures: Tensor, **options: object) -> Tensor:
-    with SessionSpec(model, **options).open() as session:  # type: ignore[arg-type]  # options by name
+    with SessionSpec(model, **options).open() as session:
         return torch.from_numpy(session.run(pictures.numpy()))
 
 
 def relabelled(network: Network, mask_mode: str) -> Network:
     """The same weights with another mask."""
-    other = network_from_config(dataclasses.replace(network.config, mask_mode=mask_mode))  # type: ignore[type-var]  # a dataclass
+    other = network_from_config(dataclasses.replace(network.config, mask_mode=mask_mode))
     other.load_state_dict(network.state_dict())
     return other.eval()
 

@@ -25,7 +25,7 @@ def made(folder: Path, name: str = "out.onnx", **changed: object) -> Report:
     if not source.exists():
         write_model(source)
         write_pictures(folder / "pictures")
-    return calibrate(source, folder / "pictures", folder / name, dataclasses.replace(OPTIONS, **changed))  # type: ignore[arg-type]  # as named
+    return calibrate(source, folder / "pictures", folder / name, dataclasses.replace(OPTIONS, **changed))
 
 
 @pytest.mark.parametrize("mode", ["int8", "fp8"])

@@ -113,7 +113,7 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_asked_for(options: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        export(small_network(SMALL), tmp_path / "m.onnx", ExportOptions(**options))  # type: ignore[arg-type]
+        export(small_network(SMALL), tmp_path / "m.onnx", ExportOptions(**options))
     assert not list(tmp_path.iterdir())
 
 

@@ -153,7 +153,7 @@ SST = SSTConfig("sst-custom", dim=12, windows=((4, 4), (6, 4)), heads=(3, 2), ra
 @pytest.mark.parametrize("config", [SST, ESC], ids=lambda c: c.family)
 def test_whole_network(config: SSTConfig | ESCConfig, kind: str, head_multiple: int) -> None:
     torch.manual_seed(8)
-    upsampler = UpsamplerConfig(kind, 3, 8)  # type: ignore[arg-type]  # a parametrised literal
+    upsampler = UpsamplerConfig(kind, 3, 8)
     network = network_from_config(dataclasses.replace(config, upsampler=upsampler)).double().eval()
     for module in network.modules():
         if isinstance(module, LayerNorm):  # fresh ones would hide a forgotten affine part

@@ -30,7 +30,7 @@ def errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
 def case() -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     network = network_from_config(CONFIG).cuda().train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    network.to(memory_format=torch.channels_last)
     return network, torch.rand(2, 3, 24, 32, device="cuda"), torch.rand(2, 3, 48, 64, device="cuda")
 
 

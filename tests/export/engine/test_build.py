@@ -49,7 +49,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Engine(PLAN, fitting(source, options))
 
     monkeypatch.setattr(module, "engine_from_onnx", build)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", types.SimpleNamespace(__version__="1.7.1.116"))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", types.SimpleNamespace(__version__="1.7.1.116"))
     return built
 
 
@@ -133,7 +133,7 @@ def test_the_key_knows_every_option(other: dict[str, Any], builds: list[str], tm
 
 def test_the_key_knows_model_and_version(builds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {cache_key(small_source(tmp_path), OPTIONS), cache_key(small_source(tmp_path, "bf16"), OPTIONS)}
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", types.SimpleNamespace(__version__="1.8"))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", types.SimpleNamespace(__version__="1.8"))
     keys.add(cache_key(small_source(tmp_path), OPTIONS))
     assert len(keys) == 3
 
@@ -188,7 +188,7 @@ def test_wrong_commands(arguments: list[str], message: str, tmp_path: Path, caps
 
 
 def test_missing_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     onnx = write_small(tmp_path / "m.onnx")
     assert main(["build", str(onnx), "-o", str(tmp_path / "m.engine"), "--flavour", "tensorrt"]) == 1
     assert capsys.readouterr().err == (

@@ -81,7 +81,7 @@ def test_what_older_versions_are_given_is_fused(
 ) -> None:
     """TensorRT before 10.14 has no Attention: it gets a pattern, which TensorRT-RTX's builder, in its place here, fuses as well."""
     bindings = vars(importlib.import_module("tensorrt_rtx_bindings"))
-    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | {"__version__": version}))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | {"__version__": version}))
     given: list[ModelProto] = []
     parsed = module._parsed
     monkeypatch.setattr(module, "_parsed", lambda *a: (given.append(a[0].model), parsed(*a))[1])
@@ -120,7 +120,7 @@ def test_unreadable_model(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit(options: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        engine_from_onnx(small_source(tmp_path), EngineOptions("rtx", **options))  # type: ignore[arg-type]
+        engine_from_onnx(small_source(tmp_path), EngineOptions("rtx", **options))
 
 
 @needs_rtx

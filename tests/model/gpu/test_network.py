@@ -143,12 +143,12 @@ def test_presets_on_a_gpu(name: str, dtype: torch.dtype) -> None:
     """Fresh random weights and picture, sizes that are no multiples: error at most twice that of PyTorch in autocast."""
     torch.manual_seed(torch.seed() % 2**31)
     network, picture = build_model(name, 4).cuda(), torch.rand(1, 3, 100, 131, device="cuda")
-    precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    precision = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
     try:
         exact = run(network.upscale, picture)
     finally:
-        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+        torch.backends.cudnn.conv.fp32_precision = precision
     ours = run(gpu_network(network, dtype).cuda(), picture)
     assert ours.dtype == torch.float32
     assert rms(ours - exact) <= 2 * rms(usual(network, picture, dtype) - exact)

@@ -113,10 +113,10 @@ def test_learning_rate_in_steps() -> None:
 
 def test_weight_decay_spares_what_the_network_names() -> None:
     network = network_from_config(TINY)
-    network.undecayed = lambda: {"proj.bias"}  # type: ignore[method-assign]
+    network.undecayed = lambda: {"proj.bias"}
     decayed, exempt = parameter_groups(network, 0.1)
-    assert [id(p) for p in exempt["params"]] == [id(network.get_parameter("proj.bias"))]  # type: ignore[union-attr]
-    assert len(decayed["params"]) == len(list(network.parameters())) - 1  # type: ignore[arg-type]
+    assert [id(p) for p in exempt["params"]] == [id(network.get_parameter("proj.bias"))]
+    assert len(decayed["params"]) == len(list(network.parameters())) - 1
     assert exempt["weight_decay"] == 0.0
     assert len(parameter_groups(network, 0.0)) == 1
 

@@ -20,7 +20,7 @@ def test_there_is_one_for_each_preset_that_the_official_code_trains() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_official_values(path: object) -> None:
-    config = read_config(path)  # type: ignore[arg-type]
+    config = read_config(path)
     network = preset(config.arch, config.scale)
     assert isinstance(network, UpscalerConfig)
     assert config.patch == network.alignment  # 64, and 96 of Plus: whole windows

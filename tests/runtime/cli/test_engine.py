@@ -60,7 +60,7 @@ def test_upscale(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 def test_upscale_refuses(
     changes: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     path = write_engine(tmp_path / "a.engine", **changes)
     write_picture(tmp_path / "in.png", Picture(noise(64, 64, 3)))
     assert main(["upscale", str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png"), "--model", str(path)]) == 1

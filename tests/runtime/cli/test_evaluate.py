@@ -44,7 +44,7 @@ def test_json(arguments: list[str], folders: tuple[str, str | None], capsys: pyt
     out, err = capsys.readouterr()
     assert err == ""
     document = json.loads(out)
-    pairs = find_pairs(Path(folders[0]), folders[1] and Path(folders[1]))  # type: ignore[arg-type]
+    pairs = find_pairs(Path(folders[0]), folders[1] and Path(folders[1]))
     scores = list(evaluate(OnnxRuntimeSession("model.onnx"), pairs))
     assert (document["model"], document["session"], document["scale"]) == ("model.onnx", "onnxruntime", 2)
     assert document["pictures"] == [score.__dict__ for score in scores]

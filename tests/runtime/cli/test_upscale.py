@@ -171,7 +171,7 @@ def test_an_interruption_leaves_nothing_half_done(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = SmallMemorySession()
-    session.error = KeyboardInterrupt  # type: ignore[assignment]
+    session.error = KeyboardInterrupt
     monkeypatch.setattr(options.SessionSpec, "open", lambda spec: session)
     assert upscale("in/a.png", "-o", "new/deep/") == 130
     assert capsys.readouterr() == ("", "flashrib: interrupted\n")

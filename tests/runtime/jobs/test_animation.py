@@ -86,7 +86,7 @@ def test_pages_of_their_own_size_and_depth(tmp_path: Path) -> None:
     (done,) = run_jobs(FakeSession(), jobs, Options())
     assert not isinstance(done, Exception), done
     with Image.open(tmp_path / "out.tif") as image:
-        assert image.n_frames == 3  # type: ignore[attr-defined]
+        assert image.n_frames == 3
         for number, page in enumerate(pages):
             image.seek(number)
             np.testing.assert_array_equal(np.asarray(image), np.asarray(page).repeat(2, 0).repeat(2, 1))

@@ -99,7 +99,7 @@ def test_wrong_rows_are_refused() -> None:
 
 def test_a_full_disk_is_reported() -> None:
     class Full(io.BytesIO):
-        def write(self, data: object) -> int:  # type: ignore[override]
+        def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):

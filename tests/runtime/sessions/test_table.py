@@ -22,7 +22,7 @@ from tests.runtime.sessions.test_onnxruntime import METADATA
 
 def test_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, name in (("onnxruntime", "m.onnx"), ("torch", "m.safetensors")):
-        row = dataclasses.replace(SESSIONS[kind], default=lambda name=name: tmp_path / name)  # type: ignore[misc]
+        row = dataclasses.replace(SESSIONS[kind], default=lambda name=name: tmp_path / name)
         monkeypatch.setitem(SESSIONS, kind, row)
     assert choose_session(None) == (tmp_path / "m.onnx", "onnxruntime")
     assert choose_session(None, "onnxruntime") == (tmp_path / "m.onnx", "onnxruntime")
@@ -72,7 +72,7 @@ def test_checkpoints(kind: str, tmp_path: Path) -> None:
 def test_contradictions(options: dict[str, object], error: type[Exception], message: str, tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx")
     with pytest.raises(error, match=message):
-        open_session(path, **options)  # type: ignore[arg-type]
+        open_session(path, **options)
 
 
 def test_threads_are_refused_where_nothing_takes_them(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_the_order_of_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(module, "find_gpu", no_gpu)
     for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
-        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, None)
     path.write_bytes(good[:-1] + b"\0")
     refused(ModelError, "is not the engine that its manifest describes")
     path.write_bytes(good)

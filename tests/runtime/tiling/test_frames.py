@@ -94,5 +94,5 @@ def test_broken_off_in_between() -> None:
     session = Several()
     results = upscale_frames(session, frames(6))
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert [len(worker._waiting) for worker in session.both] == [0, 0]

@@ -58,7 +58,7 @@ def write_video(
             container.add_attachment("font.ttf", "application/x-truetype-font", b"a font")
             chapter = {"metadata": {"title": "one"}, "id": 1, "start": 0, "end": 240, "time_base": Fraction(1, 1000)}
             second = {"metadata": {"title": "two"}, "id": 2, "start": 240, "end": 573, "time_base": Fraction(1, 1000)}
-            container.set_chapters([chapter, second])  # type: ignore[list-item]
+            container.set_chapters([chapter, second])
         for number, time in enumerate(times):
             pixels = ramp(height, width, 0 if same else number, deep)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le" if deep else "rgb24")

@@ -67,7 +67,7 @@ def test_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tensorrt_without_its_plugin_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0"))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.4.0"))
     monkeypatch.delitem(sys.modules, "flashrib.export.operators.window.plugin.registration", raising=False)
     with pytest.raises(SessionError, match=r"TensorRT 11.4.0 is installed without its Python module tensorrt.plugin"):
         register(tensorrt("11.4.0"), [WINDOW_ATTENTION])
@@ -141,7 +141,7 @@ def test_what_the_builder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bindings = vars(importlib.import_module("tensorrt_rtx_bindings"))
     kinds = types.SimpleNamespace(STRONGLY_TYPED=1, PREFER_AOT_PYTHON_PLUGINS=3)
     changed = {"__version__": "11.4.0", "Builder": Builder, "NetworkDefinitionCreationFlag": kinds}
-    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | changed))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(**bindings | changed))
     monkeypatch.setattr(module, "register", lambda trt, rows: None)
     source = small_source(tmp_path)
     options = EngineOptions("tensorrt", ("ampere+",), usual=TILE, attention="plugin")

@@ -30,7 +30,7 @@ def tiny(radius: int | None = 3, down: int = 0, **facts: object) -> ClearConfig:
         "axes": (4, 6, 6),
         "text": 5,
     }
-    return ClearConfig("clear-custom", radius, down, **values | facts)  # type: ignore[arg-type]  # of many types
+    return ClearConfig("clear-custom", radius, down, **values | facts)
 
 
 def network(config: ClearConfig, seed: int = 0) -> ClearTransformer:

@@ -27,7 +27,7 @@ def test_official_model(variant: str) -> None:
     "facts", [{"down": 0}, {"down": 4}, {"radius": None}, {"guidance": False, "proportional": True}], ids=str
 )
 def test_folding_changes_nothing(facts: dict[str, object]) -> None:
-    config = tiny(**facts)  # type: ignore[arg-type]  # of many types
+    config = tiny(**facts)
     transformer = network(config).double()
     given = [x.double() for x in inputs(config, 8, 12, batch=2)]
     folded = fold(transformer, dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_sizes_of_flux_and_of_clear_files() -> None:
 )
 def test_configurations_that_cannot_be(facts: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        tiny(**facts)  # type: ignore[arg-type]  # of many types
+        tiny(**facts)
 
 
 def test_step_says_what_it_wants() -> None:

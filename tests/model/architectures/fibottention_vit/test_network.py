@@ -69,7 +69,7 @@ def test_official_logits(name: str) -> None:
 @pytest.mark.parametrize("logit_scale", ["d^-1/2", "d^-1"])
 @pytest.mark.parametrize("mask_mode", ["neg_inf", "zero_logit", "dense"])
 def test_fold(mask_mode: str, logit_scale: str, classes: int) -> None:
-    config = dataclasses.replace(SMALL, mask_mode=mask_mode, logit_scale=logit_scale, classes=classes)  # type: ignore[arg-type]  # plain strings
+    config = dataclasses.replace(SMALL, mask_mode=mask_mode, logit_scale=logit_scale, classes=classes)
     network = random_network(config)
     x = picture(config)
     with torch.no_grad():
@@ -81,16 +81,16 @@ def test_fold(mask_mode: str, logit_scale: str, classes: int) -> None:
 
 def test_only_the_bias_of_k_that_changes_nothing_is_dropped() -> None:
     for mask_mode in ("neg_inf", "zero_logit"):
-        config = dataclasses.replace(SMALL, mask_mode=mask_mode)  # type: ignore[arg-type]  # a plain string
+        config = dataclasses.replace(SMALL, mask_mode=mask_mode)
         network = random_network(config)
         folded = fold(network, dtype=torch.float64)
-        block = folded.blocks[0]  # type: ignore[index]  # a ModuleList
+        block = folded.blocks[0]
         assert isinstance(block, Block)
         key_bias = block.qkv.bias[24:48]
         assert bool((key_bias == 0).all()) == (mask_mode == "neg_inf")
         with torch.no_grad():
             before = folded(picture(config))
-            for each in folded.blocks:  # type: ignore[union-attr]  # a ModuleList
+            for each in folded.blocks:
                 each.qkv.bias[24:48] = 0
             change = (folded(picture(config)) - before).abs().max()
         assert (change == 0) == (mask_mode == "neg_inf")
@@ -125,4 +125,4 @@ def test_presets() -> None:
 )
 def test_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        dataclasses.replace(SMALL, **wrong)  # type: ignore[arg-type]  # wrong on purpose
+        dataclasses.replace(SMALL, **wrong)

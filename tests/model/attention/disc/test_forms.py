@@ -112,7 +112,7 @@ def test_operands_that_do_not_belong_together(change: dict[str, object], says: s
     tensors, grid, text, radius, pooled = operands("odd")
     arguments = {"grid": grid, "text": text, "radius": radius, "pooled": pooled} | change
     with pytest.raises(UsageError, match=says):
-        disc_attention(*tensors, **arguments)  # type: ignore[arg-type]  # wrong on purpose
+        disc_attention(*tensors, **arguments)
 
 
 def test_grid_that_cannot_be_pooled() -> None:

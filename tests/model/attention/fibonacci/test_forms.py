@@ -129,4 +129,4 @@ def test_refused(arguments: dict[str, object], words: str) -> None:
     qkv, offsets, heads = layer("grid-7")
     values: dict[str, object] = {"qkv": qkv, "offsets": offsets, "num_heads": heads, **arguments}
     with pytest.raises(UsageError, match=words):
-        offset_attention(**values)  # type: ignore[arg-type]  # wrong on purpose
+        offset_attention(**values)

@@ -110,7 +110,7 @@ def test_modified_rows_begin_two_terms_earlier() -> None:
 )
 def test_kept_share(heads: int, standard: float, modified: float) -> None:
     for variant, share in (("standard", standard), ("modified", modified)):
-        offsets = head_offsets(196, heads, 4, "depth", variant)  # type: ignore[arg-type]  # the tuple's items are plain strings
+        offsets = head_offsets(196, heads, 4, "depth", variant)
         kept = support(pack_offsets(offsets, 196), 197)[:, 1:, 1:]
         assert kept.float().mean().item() == pytest.approx(share, abs=1e-5)
 
@@ -121,4 +121,4 @@ def test_kept_share(heads: int, standard: float, modified: float) -> None:
 def test_refused(bad: dict[str, object]) -> None:
     values: dict[str, object] = {"patches": 196, "heads": 3, "depth": 0, "order": "none", **bad}
     with pytest.raises(UsageError, match=r"offsets"):
-        head_offsets(**values)  # type: ignore[arg-type]  # wrong on purpose
+        head_offsets(**values)

@@ -88,7 +88,7 @@ def test_kernel_as_tensorrt_launches_it(tokens: int, mode: str) -> None:
         assert driver.cuModuleLoadData(ctypes.byref(module), kernel.ptx.encode()) == 0
         assert driver.cuModuleGetFunction(ctypes.byref(function), module, kernel.name.encode()) == 0
         values = [ctypes.c_uint64(qkv.data_ptr()), ctypes.c_uint64(offsets.data_ptr())]
-        values += [ctypes.c_uint32(number) for number in how.extra] + [ctypes.c_uint64(out.data_ptr())]  # type: ignore[arg-type]  # of both kinds
+        values += [ctypes.c_uint32(number) for number in how.extra] + [ctypes.c_uint64(out.data_ptr())]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in values))
         torch.cuda.synchronize()
         launched = driver.cuLaunchKernel(function, how.grid, 1, 1, how.threads, 1, 1, how.shared, None, pointers, None)
