@@ -17,6 +17,7 @@ FILES = {
 ARROWS = {
     "runtime": "",  # the public names, which are loaded when they are used
     "runtime.errors": "",
+    "runtime.overlap": "",
     "runtime.progress": "",
     "runtime.stopping": "",
     "runtime.schema": "",
@@ -48,7 +49,7 @@ ARROWS = {
     " runtime.sessions.onnx_cpu",
 }
 # What everything may import.
-BOTTOM = "runtime.errors runtime.progress runtime.stopping runtime.schema"
+BOTTOM = "runtime.errors runtime.overlap runtime.progress runtime.stopping runtime.schema"
 # Only these import more, within functions: a session when it is opened, a command when it runs.
 LATER = {"runtime.sessions": "model export.emulate", "runtime.cli": "runtime model export calibration"}
 

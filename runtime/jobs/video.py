@@ -22,7 +22,7 @@ import numpy as np
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
-from flashrib.runtime.jobs.overlap import Ahead, Feed
+from flashrib.runtime.overlap import Ahead, Feed
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames

@@ -1,9 +1,8 @@
 """Writes PNG, JPEG and TIFF in bands of rows, whole or not at all."""
 
 import contextlib
-import queue
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from flashrib.runtime.artifacts.files import opened_whole
 from flashrib.runtime.errors import OutOfMemoryError, PictureError
+from flashrib.runtime.overlap import Feed
 from flashrib.runtime.pictures.encode import JPEG_QUALITY, Metadata, jpeg_options, png_chunks, to_8_bits
 from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.jpeg import JpegWriter
@@ -101,37 +101,13 @@ def _tiff(
     tags: list[tuple[int, int, int, Any]],
 ) -> Iterator[Callable[[Pixels], None]]:
     """The TIFF library asks for rows, tiling brings them: a thread stands between."""
-    waiting: queue.Queue[Pixels | None] = queue.Queue(2)
-    failed: list[BaseException] = []
-
-    def rows() -> Iterator[Pixels]:
-        while (part := waiting.get()) is not None:
-            yield part
-
-    def run() -> None:
+    feed: Feed[Pixels] = Feed()
+    with ThreadPoolExecutor(1, "tiff") as pool:
+        feed.stage = pool.submit(write_tiff, file, iter(feed), shape, dtype, metadata, tags)
         try:
-            write_tiff(file, rows(), shape, dtype, metadata, tags)
-        except BaseException as error:  # raised in the thread that writes
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="tiff", daemon=True)
-    thread.start()
-
-    def put(part: Pixels | None) -> None:
-        while not failed:
-            with contextlib.suppress(queue.Full):
-                waiting.put(part, timeout=0.2)
-                return
-        raise failed[0]
-
-    try:
-        yield put
-        put(None)
-        thread.join()
-    except BaseException:
-        waiting.queue.clear()
-        waiting.put(None)
-        thread.join()
-        raise
-    if failed:
-        raise failed[0]
+            yield feed.put
+            feed.end()
+        except BaseException:
+            feed.stop()
+            raise
+        feed.stage.result()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flashrib.runtime.errors import FlashribError
-from flashrib.runtime.jobs.overlap import AHEAD, Ahead, Feed
+from flashrib.runtime.overlap import AHEAD, Ahead, Feed
 
 
 def threads() -> set[str]:
