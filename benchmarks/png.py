@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from flashrib.runtime.pictures import png
-from flashrib.runtime.pictures.png import PngWriter, available_cpus
+from flashrib.runtime.pictures.blocks import available_cpus
+from flashrib.runtime.pictures.png import PngWriter
 
 from benchmarks.commands import photograph  # isort: skip
 

@@ -7,22 +7,20 @@ other with a restart marker between them. So bands are made in parallel, and no 
 
 import io
 import struct
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flashrib.runtime.pictures.png import available_cpus
+from flashrib.runtime.pictures.blocks import BlockWriter
 
 BAND_ROWS = 128
 """Rows of a band at most, a multiple of the 8 of a block."""
 _MOST_BLOCKS = 65535  # between two restart markers
 
 
-class JpegWriter:
+class JpegWriter(BlockWriter[bytes]):
     """Writes the rows of a picture as they come, without chroma subsampling; a context manager, whose end finishes the file.
 
     Args:
@@ -32,7 +30,7 @@ class JpegWriter:
         channels: 1 gray, 3 RGB.
         quality: 1 to 100.
         options: what else Pillow's encoder writes at the beginning: `icc_profile`, `exif`, `dpi`, `comment`, `xmp`.
-        threads: bands in work at a time, >= 1; None: one per CPU that this process may use, at most 16.
+        threads: see `BlockWriter`.
     """
 
     def __init__(
@@ -45,75 +43,32 @@ class JpegWriter:
         options: dict[str, Any] | None = None,
         threads: int | None = None,
     ) -> None:
-        self._file, self._height, self._left = file, height, height
-        self._shape = (width, channels)
+        super().__init__(height, width, channels, 1, threads)
+        self._file, self._height = file, height
         blocks = min(BAND_ROWS // 8, _MOST_BLOCKS // -(-width // 8))
         self._band = 8 * blocks
-        self._options = {**(options or {}), "quality": quality, "subsampling": 0, "restart_marker_rows": blocks}
+        self._each = {"quality": quality, "subsampling": 0, "restart_marker_rows": blocks}
+        self._first = options or {}  # what the first band has besides
         self._waiting = np.empty((0, width, channels), np.uint8)
-        self._threads = threads or min(16, available_cpus())
-        self._pool = ThreadPoolExecutor(self._threads, "jpeg")
-        self._pending: deque[Future[bytes]] = deque()
         self._written = 0
 
     def write(self, rows: NDArray[Any]) -> None:
-        """Take the next rows, (rows, width, channels) of uint8; they are copied before this returns.
-
-        Raises:
-            ValueError: rows of another width or number of channels, or more than the picture has.
-            OSError: the file cannot be written.
-        """
-        if rows.shape[1:] != self._shape or rows.dtype != np.uint8 or len(rows) > self._left:
-            raise ValueError(f"rows {rows.shape} of {rows.dtype} for a picture of {self._left} more rows {self._shape}")
-        self._left -= len(rows)
+        """Take the next rows, of uint8; see `BlockWriter.write`."""
+        self._count(rows)
         while len(rows):
             missing = self._band - len(self._waiting)
             self._waiting = np.concatenate([self._waiting, rows[:missing]])
             rows = rows[missing:]
             if len(self._waiting) == self._band:
-                self._submit()
+                self._flush()
 
-    def close(self) -> None:
-        """Write what is in work and the end of the file.
-
-        Raises:
-            ValueError: rows are missing.
-            OSError: the file cannot be written.
-        """
-        if self._left:
-            raise ValueError(f"{self._left} rows are missing")
+    def _flush(self) -> None:
         if len(self._waiting):
-            self._submit()
-        while self._pending:
-            self._take()
-        self._pool.shutdown()
-        self._file.write(b"\xff\xd9")
+            rows, self._waiting = self._waiting, self._waiting[:0]
+            options, self._first = {**self._first, **self._each}, {}
+            self._submit(_coded, rows, options)
 
-    def abandon(self) -> None:
-        """Forget what is in work, after an error."""
-        self._pool.shutdown(cancel_futures=True)
-        self._pending.clear()
-
-    def __enter__(self) -> "JpegWriter":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
-
-    def _submit(self) -> None:
-        first = not self._written and not self._pending
-        extra = ("quality", "subsampling", "restart_marker_rows")
-        options = self._options if first else {name: self._options[name] for name in extra}
-        self._pending.append(self._pool.submit(_coded, self._waiting, options))
-        self._waiting = np.empty((0, *self._shape), np.uint8)
-        while len(self._pending) > 2 * self._threads:
-            self._take()
-
-    def _take(self) -> None:
-        coded = self._pending.popleft().result()
+    def _store(self, coded: bytes) -> None:
         size, scan = _places(coded)
         if self._written:
             self._file.write(bytes([0xFF, 0xD0 + (self._written - 1) % 8]) + coded[scan:-2])
@@ -121,6 +76,9 @@ class JpegWriter:
             # The head of the first band, with the height of the whole picture.
             self._file.write(coded[:size] + struct.pack(">H", self._height) + coded[size + 2 : -2])
         self._written += 1
+
+    def _end(self) -> None:
+        self._file.write(b"\xff\xd9")
 
 
 def _coded(rows: NDArray[np.uint8], options: dict[str, Any]) -> bytes:

@@ -5,16 +5,15 @@ knows nothing of the blocks before, so blocks are made in parallel and laid one 
 combined from theirs. Each row takes the filter whose differences are smallest (PNG 3rd edition, sections 9, 10 and 12.7).
 """
 
-import os
 import struct
 import zlib
-from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flashrib.runtime.pictures.blocks import BlockWriter
 
 _fast: Any  # three to ten times as fast as zlib, and as small as zlib's level 3
 try:
@@ -28,10 +27,8 @@ BLOCK_BYTES = 2**20
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _ADLER = 65521
 
-Rows = NDArray[Any]
 
-
-class PngWriter:
+class PngWriter(BlockWriter[tuple[bytes, int, int]]):
     """Writes the rows of a picture as they come; a context manager, whose end finishes the file.
 
     Args:
@@ -42,7 +39,7 @@ class PngWriter:
         bits: 8 or 16 of a sample.
         chunks: (name, content) of the chunks before the pixels, such as (b"iCCP", ...), in the order in which they are written.
         level: 0 (stored) to 9 (smallest); 1 to 3 through isal where it is installed, the others through zlib.
-        threads: blocks in work at a time, >= 1; None: one per CPU that this process may use, at most 16.
+        threads: see `BlockWriter`.
     """
 
     def __init__(
@@ -56,14 +53,12 @@ class PngWriter:
         level: int = LEVEL,
         threads: int | None = None,
     ) -> None:
-        self._file, self._left, self._level = file, height, level
-        self._shape = (width, channels)
         self._dtype = np.dtype(np.uint8 if bits == 8 else ">u2")
-        self._block = max(1, BLOCK_BYTES // (width * channels * self._dtype.itemsize))
-        self._threads = threads or min(16, available_cpus())
-        self._pool = ThreadPoolExecutor(self._threads, "png")
-        self._pending: deque[Future[tuple[bytes, int, int]]] = deque()
-        self._above = np.zeros((1, width * channels * self._dtype.itemsize), np.uint8)
+        super().__init__(height, width, channels, self._dtype.itemsize, threads)
+        self._file, self._level = file, level
+        self._pixel = channels * self._dtype.itemsize
+        self._block = max(1, BLOCK_BYTES // (width * self._pixel))
+        self._above = np.zeros((1, width * self._pixel), np.uint8)
         self._adler = 1
         file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0))
@@ -71,70 +66,30 @@ class PngWriter:
             self._chunk(name, content)
         self._header: bytes = b"\x78\x01"  # zlib: deflate with a window of 32 KiB
 
-    def write(self, rows: Rows) -> None:
-        """Take the next rows, (rows, width, channels), of the depth that was announced; they are copied before this returns.
-
-        Raises:
-            ValueError: rows of another width, depth or number of channels, or more than the picture has.
-            OSError: the file cannot be written.
-        """
-        if rows.shape[1:] != self._shape or rows.dtype.itemsize != self._dtype.itemsize or len(rows) > self._left:
-            raise ValueError(f"rows {rows.shape} of {rows.dtype} for a picture of {self._left} more rows {self._shape}")
-        self._left -= len(rows)
+    def write(self, rows: NDArray[Any]) -> None:
+        """Take the next rows, of the depth that was announced; see `BlockWriter.write`."""
+        self._count(rows)
         for top in range(0, len(rows), self._block):
             block = rows[top : top + self._block].astype(self._dtype, copy=True)
             raw = block.reshape(len(block), -1).view(np.uint8)
-            pixel = self._shape[1] * self._dtype.itemsize
-            self._pending.append(self._pool.submit(_compress, raw, self._above, pixel, self._level))
+            self._submit(_compress, raw, self._above, self._pixel, self._level)
             self._above = raw[-1:]
-            while len(self._pending) > 2 * self._threads:
-                self._take()
 
-    def close(self) -> None:
-        """Write what is in work and the end of the file.
-
-        Raises:
-            ValueError: rows are missing.
-            OSError: the file cannot be written.
-        """
-        if self._left:
-            raise ValueError(f"{self._left} rows are missing")
-        while self._pending:
-            self._take()
-        self._pool.shutdown()
-        # An empty last block of deflate, and the check sum over everything.
-        self._chunk(b"IDAT", self._header + b"\x03\0" + struct.pack(">L", self._adler))
-        self._chunk(b"IEND", b"")
-
-    def abandon(self) -> None:
-        """Forget what is in work, after an error."""
-        self._pool.shutdown(cancel_futures=True)
-        self._pending.clear()
-
-    def __enter__(self) -> "PngWriter":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
-
-    def _take(self) -> None:
-        content, adler, length = self._pending.popleft().result()
+    def _store(self, coded: tuple[bytes, int, int]) -> None:
+        content, adler, length = coded
         self._adler = combined_adler(self._adler, adler, length)
         self._chunk(b"IDAT", self._header + content)
         self._header = b""
+
+    def _end(self) -> None:
+        # An empty last block of deflate, and the check sum over everything.
+        self._chunk(b"IDAT", self._header + b"\x03\0" + struct.pack(">L", self._adler))
+        self._chunk(b"IEND", b"")
 
     def _chunk(self, name: bytes, content: bytes) -> None:
         crc = zlib.crc32(content, zlib.crc32(name))
         for part in (struct.pack(">L", len(content)) + name, content, struct.pack(">L", crc)):
             self._file.write(part)
-
-
-def available_cpus() -> int:
-    """Return the number of CPUs that this process may use, >= 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def combined_adler(first: int, second: int, length: int) -> int:
