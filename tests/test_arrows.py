@@ -15,8 +15,9 @@ FILES = {
 
 # Room -> what its modules may import beside the room itself. Of several rooms that hold a module, the longest name counts.
 ARROWS = {
-    "runtime": "",  # the public names, which are loaded when they are used
+    "runtime": "runtime.lazy",  # the public names, which are loaded when they are used
     "runtime.errors": "",
+    "runtime.lazy": "",
     "runtime.overlap": "",
     "runtime.progress": "",
     "runtime.stopping": "",
@@ -49,7 +50,7 @@ ARROWS = {
     " runtime.sessions.onnx_cpu",
 }
 # What everything may import.
-BOTTOM = "runtime.errors runtime.overlap runtime.progress runtime.stopping runtime.schema"
+BOTTOM = "runtime.errors runtime.lazy runtime.overlap runtime.progress runtime.stopping runtime.schema"
 # Only these import more, within functions: a session when it is opened, a command when it runs.
 LATER = {"runtime.sessions": "model export.emulate", "runtime.cli": "runtime model export calibration"}
 
