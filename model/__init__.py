@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from flashrib.runtime.lazy import lazy_names
+
 if TYPE_CHECKING:
     from flashrib.model.architectures.esc.config import ESCConfig
     from flashrib.model.architectures.registry import build_model, network_from_config, preset, presets, register
@@ -50,12 +52,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name; `PRESETS` are the names of all official super-resolution networks."""
-    import importlib
+_load, __dir__ = lazy_names(globals(), _HOMES)
 
+
+def __getattr__(name: str) -> Any:
+    """Load a public name; `PRESETS`, the names of all super-resolution networks, follows the table of architectures."""
     if name == "PRESETS":
-        return importlib.import_module("flashrib.model.architectures.registry").presets("upscale")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"flashrib.model.{_HOMES[name]}"), name)
+        from flashrib.model.architectures.registry import presets
+
+        return presets("upscale")
+    return _load(name)
