@@ -54,16 +54,29 @@ def write_segment(
                 if stream is None:
                     stream = _stream(container, pixels, video, codec, pixel_format, options, sample_aspect_ratio)
                 for packet in stream.encode(to_video_frame(pixels, video, pixel_format, pts + late, duration)):
-                    container.mux(packet)
+                    container.mux(with_decoding_time(packet))
                 count += 1
             for packet in stream.encode(None) if stream is not None else ():
-                container.mux(packet)
+                container.mux(with_decoding_time(packet))
     except (av.error.FFmpegError, OSError) as error:
         told = ", ".join(f"{name} {value}" for name, value in options.items()) or "none"
         raise FlashribError(
             f"codec {codec.name}: the encoder {codec.encoder} cannot write {path.name}; its options were {told}: {message_of(error)}"
         ) from error
     return count
+
+
+def with_decoding_time(packet: Any) -> Any:
+    """Return a packet of an encoder, with a decoding time that can be true; `join` gives all of them anew.
+
+    x265 has not set it where a video ends after one or two frames, whose order is that in which they are shown: any number can stand
+    there, and a container refuses it, or not.
+    """
+    if packet.pts is not None and not (
+        packet.dts is not None and 0 <= packet.pts - packet.dts <= LEAD / packet.time_base
+    ):
+        packet.dts = packet.pts
+    return packet
 
 
 def _stream(
