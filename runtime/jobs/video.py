@@ -355,7 +355,7 @@ class _Work:
         staged = parts / ("joined" + self.target.suffix)
         start, end = self.options.start, self.options.end
         with open_input(self.source) as again:
-            joined = join(again, self.video, segments, staged, None, start, end, self.first.rotation)
+            joined = join(again, self.video, segments, staged, self.target, start, end, self.first.rotation)
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(staged, self.target)

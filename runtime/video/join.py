@@ -33,8 +33,8 @@ def join(
     source: Any,
     video: VideoInfo,
     segments: list[Path],
+    staged: Path,
     target: Path,
-    format: str | None,
     start: Fraction | None = None,
     end: Fraction | None = None,
     rotation: int = 0,
@@ -45,8 +45,8 @@ def join(
         source: the video, opened again, for what is copied from it.
         video: what it is.
         segments: its upscaled segments, in order.
-        target: the file to write.
-        format: FFmpeg's name of the container; None: by the suffix of `target`.
+        staged: the file to write, whose suffix says the container.
+        target: what it will be called, for messages.
         start: seconds at which the segments begin; what is copied begins there too, and the result at 0.
         end: seconds at which they end.
         rotation: degrees by which a player turns the pictures, counterclockwise.
@@ -61,7 +61,7 @@ def join(
         raise PictureError(f"{video.path}: there is no frame to write")
     decoding = _decoding_times(order)
     try:
-        with av.open(str(target), "w", format=format) as container:
+        with av.open(str(staged), "w") as container:
             with av.open(str(segments[0])) as first:
                 pictures = container.add_stream_from_template(first.streams.video[0], opaque=True)
                 pictures.metadata.update(_tags(picture_stream(source)))
