@@ -5,6 +5,7 @@ segment has its place there. What the result holds does not depend on how often 
 number of the frame alone.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -145,6 +146,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
     if str(source) == "-":
         raise UsageError("a video from standard input goes to standard output: use -o -, and let ffmpeg write the file")
     if target.exists() and not overwrite:
+        _remove_finished(_parts(target), target)
         raise UsageError(f"{target}: exists: use --overwrite to replace it")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the input itself, which would be lost: give another name with -o")
@@ -187,7 +189,7 @@ class _Work:
         chosen, lost = pixel_format(codec, self.video)
         self._warn(codec, lost)
         settings = options_of(codec, self.options.crf, self.options.preset, self.first.mastering, self.first.light)
-        parts = self.target.with_name(self.target.name + ".parts")
+        parts = _parts(self.target)
         try:
             parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -372,6 +374,19 @@ class _Work:
         whole = video.frames / video.rate
         length = min(Fraction(whole), options.end or Fraction(whole)) - (options.start or 0)
         return max(1, round(length * video.rate))
+
+
+def _parts(target: Path) -> Path:
+    """The folder of the segments of a result."""
+    return target.with_name(target.name + ".parts")
+
+
+def _remove_finished(parts: Path, target: Path) -> None:
+    """Remove segments that a process left which was killed after it had written the whole result."""
+    job = parts / "job.json"
+    if job.is_file() and job.stat().st_mtime <= target.stat().st_mtime:
+        with contextlib.suppress(FlashribError), locked(parts / "lock", str(target)):
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def _fingerprint(source: Path) -> str:
