@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -26,6 +25,7 @@ from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.overlap import Ahead, Feed
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
+from flashrib.runtime.video.distinct import Upscale, Upscaled, upscale_distinct
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
 from flashrib.runtime.video.info import VideoInfo, container_known, open_input, video_info
 from flashrib.runtime.video.join import join
@@ -33,12 +33,8 @@ from flashrib.runtime.video.segments import write_segment
 
 SEGMENT_FRAMES = 240
 """Frames of a segment: what a killed job may lose, and the largest distance between key frames."""
-Upscale = Callable[[Iterator[Pixels]], Iterator[Pixels]]
-
 _Timed = tuple[Pixels, int, int]
 """Pixels, when they are shown, and how long, in ticks."""
-
-_NOTHING = np.empty((0, 0), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,8 +213,8 @@ class _Work:
         codec = Codec("y4m", "rawvideo")
         name = "yuv444p" if self.video.bits == 8 else f"yuv444p{min(self.video.bits, 12)}le"
         chosen = "gray" if self.video.gray and self.video.bits == 8 else name
-        made = self._upscaled(frames, lambda number: False)
-        pixels = ((pixels, frame.pts, frame.duration) for _, frame, pixels in made if pixels is not None)
+        made = self._upscaled(frames, lambda number: True)
+        pixels = ((one.pixels, one.frame.pts, one.frame.duration) for one in made if one.pixels is not None)
         ratio = self.video.sample_aspect_ratio
         count = write_segment(Path("pipe:1"), pixels, self.video, codec, chosen, {"strict": "-1"}, ratio, pipe=True)
         height, width = self.first.pixels.shape[:2]
@@ -269,15 +265,17 @@ class _Work:
         encoding: list[Future[None]] = []
         feed: Feed[_Timed] | None = None
         with ThreadPoolExecutor(2, "encode") as pool, Ahead(frames) as ahead:
-            made = self._upscaled(ahead, lambda number: (parts / f"{number:06}.nut").is_file())
+            size = self.options.segment_frames
+            made = self._upscaled(ahead, lambda number: not _segment(parts, number // size).is_file())
             try:
-                for number, frame, pixels in made:
-                    if number == len(segments):  # the first frame of a segment
+                for number, upscaled in enumerate(made):
+                    frame, pixels = upscaled.frame, upscaled.pixels
+                    if number % size == 0:
                         if feed is not None:
                             feed.end()
                         while len(encoding) > 1:
                             encoding.pop(0).result()
-                        segment, feed = parts / f"{number:06}.nut", None
+                        segment, feed = _segment(parts, number // size), None
                         segments.append(segment)
                         if pixels is not None:
                             feed = Feed()
@@ -299,44 +297,12 @@ class _Work:
                 future.result()
         return segments
 
-    def _upscaled(
-        self, frames: Iterator[Frame], is_done: Callable[[int], bool]
-    ) -> Generator[tuple[int, Frame, Pixels | None]]:
-        """Yield (segment, frame, result) in order; None for frames of segments that are done.
-
-        Frames that equal the one before are not computed again. The network may be ahead of what is yielded by some frames.
-        """
-        # Segment, frame without pixels, whether it is computed; None: is done.
-        ahead: deque[tuple[int, Frame, bool | None]] = deque()
-
-        def distinct() -> Iterator[Pixels]:
-            before: Pixels | None = None
-            for index, frame in enumerate(frames):
-                number = index // self.options.segment_frames
-                done = is_done(number)
-                fresh = not done and (before is None or not np.array_equal(before, frame.pixels))
-                ahead.append((number, dataclasses.replace(frame, pixels=_NOTHING), None if done else fresh))
-                before = None if done else frame.pixels
-                if fresh:
-                    self.upscaled += 1
-                    if self.options.preview:
-                        sources.append(frame.pixels)
-                    yield frame.pixels
-
-        def repeated() -> Iterator[tuple[int, Frame, Pixels | None]]:
-            while ahead and not ahead[0][2]:
-                number, frame, computed = ahead.popleft()
-                yield number, frame, None if computed is None else last
-
-        sources: deque[Pixels] = deque()
-        last: Pixels | None = None
-        for result in self.upscale(distinct()):
-            yield from repeated()
-            number, frame, _ = ahead.popleft()
-            last = self._beside(sources.popleft(), result) if self.options.preview else result
-            yield number, frame, last
-            yield from repeated()
-        yield from repeated()
+    def _upscaled(self, frames: Iterator[Frame], is_wanted: Callable[[int], bool]) -> Generator[Upscaled]:
+        for upscaled in upscale_distinct(
+            frames, self.upscale, is_wanted, self._beside if self.options.preview else None
+        ):
+            self.upscaled += upscaled.computed
+            yield upscaled
 
     def _beside(self, source: Pixels, result: Pixels) -> Pixels:
         """Return the bicubic enlargement of a frame, and the network's beside it."""
@@ -379,6 +345,10 @@ class _Work:
 def _parts(target: Path) -> Path:
     """The folder of the segments of a result."""
     return target.with_name(target.name + ".parts")
+
+
+def _segment(parts: Path, number: int) -> Path:
+    return parts / f"{number:06}.nut"
 
 
 def _remove_finished(parts: Path, target: Path) -> None:
