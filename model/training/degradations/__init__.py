@@ -4,6 +4,6 @@
 parameters. Source: Wang, Xie, Dong, Shan, "Real-ESRGAN", 2021, with the settings of SST-Real.
 """
 
-from flashrib.model.training.degradations.pipeline import Degradation, SecondOrder
+from flashrib.model.training.degradations.pipeline import DEGRADATIONS, Degradation, SecondOrder
 
-__all__ = ["Degradation", "SecondOrder"]
+__all__ = ["DEGRADATIONS", "Degradation", "SecondOrder"]

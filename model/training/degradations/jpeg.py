@@ -6,6 +6,7 @@ are transposed, as in the official degradation.
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,21 +30,38 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, 
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
+class _Constants(NamedTuple):
+    """Of one device and type.
+
+    Attributes:
+        luma, chroma: transposed quantization tables, (8, 8).
+        dct: orthonormal DCT matrix, (frequency, position).
+        to_ycc, to_rgb: colours, (3, 3).
+    """
+
+    luma: Tensor
+    chroma: Tensor
+    dct: Tensor
+    to_ycc: Tensor
+    to_rgb: Tensor
+
+
 @functools.cache
-def _tables() -> tuple[Tensor, Tensor]:
-    """Transposed quantization tables of luma and chroma, (8, 8)."""
+def _constants(device: torch.device, dtype: torch.dtype) -> _Constants:
+    """Kept on the device, so that no call waits for a copy."""
     chroma = torch.full((8, 8), 99.0, dtype=torch.float64)
     chroma[:4, :4] = torch.tensor(_CHROMA)
-    return torch.tensor(_LUMA, dtype=torch.float64).T.contiguous(), chroma.T.contiguous()
-
-
-@functools.cache
-def _dct() -> Tensor:
-    """Orthonormal DCT matrix: (frequency, position)."""
     k, n = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
-    matrix = torch.cos((2 * n + 1) * k * math.pi / 16) / 2
-    matrix[0] /= math.sqrt(2)
-    return matrix
+    dct = torch.cos((2 * n + 1) * k * math.pi / 16) / 2
+    dct[0] /= math.sqrt(2)
+    all_of_them = (
+        torch.tensor(_LUMA).T.contiguous(),
+        chroma.T.contiguous(),
+        dct,
+        torch.tensor(_TO_YCC),
+        torch.tensor(_TO_RGB),
+    )
+    return _Constants(*(constant.to(device, dtype) for constant in all_of_them))
 
 
 def quality_factor(quality: Tensor) -> Tensor:
@@ -51,11 +69,10 @@ def quality_factor(quality: Tensor) -> Tensor:
     return torch.where(quality < 50, 50 / quality, 2 - quality / 50)
 
 
-def _rounded_blocks(plane: Tensor, table: Tensor, factor: Tensor) -> Tensor:
+def _rounded_blocks(plane: Tensor, table: Tensor, dct: Tensor, factor: Tensor) -> Tensor:
     """(B, H, W), sides multiples of 8, 0..255 -> the same after quantization of its DCT coefficients."""
     batch, height, width = plane.shape
-    dct = _dct().to(plane)
-    steps = table.to(plane) * factor.to(plane)[:, None, None, None, None]
+    steps = table * factor.to(plane)[:, None, None, None, None]
     blocks = (plane - 128).view(batch, height // 8, 8, width // 8, 8).transpose(2, 3)
     coefficients = (dct @ blocks @ dct.T / steps).round() * steps
     blocks = dct.T @ coefficients @ dct
@@ -66,13 +83,13 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     """Compress and decompress pictures (B, 3, H, W), RGB in 0..1, with a quality each (B,), above 0 and up to 100."""
     height, width = x.shape[-2:]
     x = F.pad(x, (0, -width % 16, 0, -height % 16)) * 255
-    ycc = torch.einsum("ij,bjhw->bihw", x.new_tensor(_TO_YCC), x)
+    constants = _constants(x.device, x.dtype)
+    ycc = torch.einsum("ij,bjhw->bihw", constants.to_ycc, x)
     ycc[:, 1:] += 128
     factor = quality_factor(quality)
-    luma, chroma = _tables()
     small = F.avg_pool2d(ycc[:, 1:], 2)
-    y = _rounded_blocks(ycc[:, 0], luma, factor)
-    cb, cr = (_rounded_blocks(small[:, i], chroma, factor) for i in range(2))
+    y = _rounded_blocks(ycc[:, 0], constants.luma, constants.dct, factor)
+    cb, cr = (_rounded_blocks(small[:, i], constants.chroma, constants.dct, factor) for i in range(2))
     wide = [plane.repeat_interleave(2, 1).repeat_interleave(2, 2) - 128 for plane in (cb, cr)]
-    rgb = torch.einsum("ij,bjhw->bihw", x.new_tensor(_TO_RGB), torch.stack([y, *wide], dim=1))
+    rgb = torch.einsum("ij,bjhw->bihw", constants.to_rgb, torch.stack([y, *wide], dim=1))
     return rgb.clamp(0, 255)[..., :height, :width] / 255

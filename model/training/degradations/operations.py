@@ -26,7 +26,7 @@ def resize(x: Tensor, mode: str, size: tuple[int, int] | None = None, scale: flo
 
 def gray_of(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    return torch.einsum("bchw,c->bhw", x, x.new_tensor(GRAY))[:, None]
+    return GRAY[0] * x[:, :1] + GRAY[1] * x[:, 1:2] + GRAY[2] * x[:, 2:]
 
 
 def gaussian_noise(x: Tensor, sigma: Tensor, gray: Tensor, z: Tensor, z_gray: Tensor) -> Tensor:
@@ -47,12 +47,13 @@ def gaussian_noise(x: Tensor, sigma: Tensor, gray: Tensor, z: Tensor, z_gray: Te
 def rates(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of Poisson noise: pictures rounded to 8 bits, their number of levels V (B, 1, 1, 1), and the rates, the product of both.
 
-    V is the power of two from the number of values that a picture has on.
+    V is the power of two from the number of values that a picture has on. Nothing here waits for the device.
     """
-    x = (x * 255).round().clamp(0, 255) / 255
-    levels = [2.0 ** float(torch.tensor(float(picture.unique().numel())).log2().ceil()) for picture in x]
-    levels_of = x.new_tensor(levels)[:, None, None, None]
-    return x, levels_of, x * levels_of
+    x = (x * 255).round().clamp(0, 255)
+    present = x.new_zeros(len(x), 256).scatter_(1, x.flatten(1).long(), 1.0)
+    levels = (present.sum(1).log2() - 1e-4).ceil().exp2().round()[:, None, None, None]
+    x = x / 255
+    return x, levels, x * levels
 
 
 def poisson_noise(

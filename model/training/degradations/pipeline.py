@@ -83,6 +83,18 @@ class SecondOrder:
     quality: Range = (30, 95)
 
 
+PHOTO = SecondOrder(
+    first=Order(0.9, 15, (0.2, 1.8), (0.2, 0.5, 0.3), (0.4, 1.3), (1, 20), (0.05, 2.0)),
+    second=Order(0.5, 9, (0.2, 1.0), (0.2, 0.3, 0.5), (0.6, 1.2), (1, 10), (0.05, 1.0)),
+    twice=0.3,
+    last_sinc=0.5,
+    quality=(40, 95),
+)
+"""Photographs as cameras, phones and web sites leave them: the same steps, about half as strong as SST-Real's."""
+
+DEGRADATIONS = {"sst-real": SecondOrder(), "photo": PHOTO}
+"""The settings that have a name in training configurations; `scale` is the network's."""
+
 _LAST_KERNEL = 13  # largest side of the last filter
 
 
@@ -176,7 +188,7 @@ class _Draws:
     def __init__(self, seed: int, like: Tensor) -> None:
         self._like = like
         self._random = random.Random(seed)
-        self.generator = torch.Generator(like.device).manual_seed(seed)
+        self.generator = torch.Generator(like.device).manual_seed(seed % 2**63)
 
     def chance(self, probability: float) -> bool:
         return self._random.random() < probability
@@ -195,15 +207,22 @@ class _Draws:
 
     def each(self, low: float, high: float) -> Tensor:
         """A uniform number for each picture."""
-        return self._like.new_tensor([self._random.uniform(low, high) for _ in range(len(self._like))])
+        return self._sent(torch.tensor([self._random.uniform(low, high) for _ in range(len(self._like))]))
 
     def each_chance(self, probability: float) -> Tensor:
         """1 with a probability, else 0, for each picture."""
-        return self._like.new_tensor([float(self.chance(probability)) for _ in range(len(self._like))])
+        return self._sent(torch.tensor([float(self.chance(probability)) for _ in range(len(self._like))]))
 
     def kernels(self, make: Callable[[], Tensor]) -> Tensor:
         """A kernel for each picture."""
-        return torch.stack([make() for _ in range(len(self._like))])
+        return self._sent(torch.stack([make() for _ in range(len(self._like))]))
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """On the pictures' device and in their type, without waiting for what the device still does."""
+        values = values.to(self._like.dtype)
+        if self._like.is_cuda:
+            return values.pin_memory().to(self._like.device, non_blocking=True)
+        return values.to(self._like.device)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         return torch.randn(tuple(shape), generator=self.generator, device=self._like.device, dtype=self._like.dtype)
