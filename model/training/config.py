@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from flashrib.model.architectures.registry import presets
 from flashrib.model.config import SCALES
+from flashrib.model.training.degradations import DEGRADATIONS
 from flashrib.runtime import schema
 from flashrib.runtime.errors import UsageError
 
@@ -23,6 +24,9 @@ class TrainConfig:
         arch: preset to train.
         scale: magnification.
         downscales: each picture is also used at these sizes (antialiased bicubic), 1.0 being its own.
+        degradation: how low-resolution pictures are made: "bicubic", shrunk as MATLAB's imresize does; or, with blur, noise and JPEG drawn
+            anew for every patch, "photo" for photographs as people have them, or "sst-real", about twice as strong. Those of the
+            validation are made once, in the same way.
         validation: number of pictures held out (every n-th of the sorted list), for the PSNR in the log; 0 only with `validation_sets`.
         validation_sets: name -> folder of high-resolution pictures, relative to the TOML file, each with a column of its own in the log.
         patch: side of the low-resolution patch in pixels; at least the largest window, so that no window is padded.
@@ -54,6 +58,7 @@ class TrainConfig:
     arch: str = "sst-light"
     scale: int = 2
     downscales: tuple[float, ...] = (1.0,)
+    degradation: Literal["bicubic", "photo", "sst-real"] = "bicubic"
     validation: int = 8
     validation_sets: dict[str, str] = dataclasses.field(default_factory=dict)
     patch: int = 64
@@ -86,6 +91,7 @@ class TrainConfig:
             "arch": self.arch in presets("upscale"),
             "scale": self.scale in SCALES,
             "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
+            "degradation": self.degradation in ("bicubic", *DEGRADATIONS),
             "validation": self.validation >= (0 if self.validation_sets else 1),
             "validation_sets": all(self.validation_sets.values()) and "" not in self.validation_sets,
             "patch": self.patch >= 8,

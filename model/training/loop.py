@@ -18,6 +18,8 @@ from flashrib.model.checkpoint import load_model
 from flashrib.model.network import Upscaler
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
+from flashrib.model.training.degradations import Degradation
+from flashrib.model.training.degraded import degradation_of, degrade, degrade_pairs
 from flashrib.model.training.log import add_row
 from flashrib.model.training.optimizer import ema_decay, learning_rate, make_optimizer
 from flashrib.model.training.parallel import World, join
@@ -59,6 +61,7 @@ class _Run:
     quantized: QuantizationAware | None
     forward: Callable[[Tensor], Tensor]
     world: World
+    degradation: Degradation | None
     graphed: GraphedStep | None = None
 
     def step(self) -> Tensor:
@@ -69,8 +72,8 @@ class _Run:
         state.optimizer.zero_grad(set_to_none=True)
         self.world.seed(state.generator, config.seed, state.step)
         total = torch.zeros((), device=self.device)
-        for _ in range(config.accumulate):
-            total += self.gradients() / config.accumulate
+        for part in range(config.accumulate):
+            total += self.gradients(part) / config.accumulate
         self.world.average_gradients(state.network)
         if config.clip:
             torch.nn.utils.clip_grad_norm_(list(state.network.parameters()), config.clip)
@@ -79,9 +82,12 @@ class _Run:
         state.step += 1
         return total
 
-    def gradients(self) -> Tensor:
-        """Add the gradients of a batch, in its share of the step, to those of the parameters; returns its loss."""
+    def gradients(self, part: int) -> Tensor:
+        """Add the gradients of a batch, a part of the step, to those of the parameters; returns its loss."""
         low, high = self.sampler.sample(self.config.batch, self.state.generator)
+        if self.degradation is not None:
+            number = self.world.number(self.config.seed, self.state.step)
+            low = degrade(self.degradation, high, number * self.config.accumulate + part)
         low = low.to(memory_format=torch.channels_last)
         if self.device.type == "cuda" and self.config.accumulate == 1 and self.quantized is None:
             if self.graphed is None:
@@ -131,7 +137,12 @@ def _start(config: TrainConfig, folder: Path, device: str) -> _Run:
         compile_layers(network)
     forward: Callable[[Tensor], Tensor] = quantized or network
     validation = load_pairs(held_out, config.scale) if held_out else []
-    return _Run(config, where, state, sampler, validation, load_sets(config), quantized, forward, world)
+    sets = load_sets(config)
+    degradation = degradation_of(config)
+    if degradation is not None:
+        validation = degrade_pairs(degradation, validation, where)
+        sets = {name: degrade_pairs(degradation, pairs, where) for name, pairs in sets.items()}
+    return _Run(config, where, state, sampler, validation, sets, quantized, forward, world, degradation)
 
 
 def _alone(world: World, folder: Path) -> contextlib.AbstractContextManager[None]:

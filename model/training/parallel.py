@@ -57,10 +57,14 @@ class World:
             gradient.copy_(together[start : start + gradient.numel()].view_as(gradient))
             start += gradient.numel()
 
+    def number(self, seed: int, step: int) -> int:
+        """A seed of this process and step, the same after an interruption."""
+        return ((seed * 1_000_003 + step) * 4099 + self.rank) % 2**63
+
     def seed(self, generator: torch.Generator, seed: int, step: int) -> None:
-        """Give each process its own patches of a step, the same after an interruption; a process alone goes on as it is."""
+        """Give each process its own patches of a step; a process alone goes on as it is."""
         if self.size > 1:
-            generator.manual_seed(((seed * 1_000_003 + step) * 4099 + self.rank) % 2**63)
+            generator.manual_seed(self.number(seed, step))
 
     def agree(self, value: bool, device: torch.device) -> bool:
         """What the first process says."""

@@ -199,3 +199,15 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path, config: TrainCo
     with locked(tmp_path / loop.LOCK, "the folder"), pytest.raises(FlashribError, match="written by another process"):
         train(config, tmp_path, device="cpu", progress=False)
     train(config, tmp_path, device="cpu", progress=False)
+
+
+def test_degraded_run_continues_to_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, degradation="photo", batch=10, accumulate=2, steps=2, validate_every=1)
+    whole = run(config, tmp_path / "whole")
+    run(config, tmp_path / "parts", minutes=0)
+    parts = run(config, tmp_path / "parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    clean = run(dataclasses.replace(config, degradation="bicubic"), tmp_path / "clean")
+    assert not all(torch.equal(whole[key], clean[key]) for key in whole)
+    row = (tmp_path / "whole" / LOG).read_text().splitlines()[1]
+    assert row.split(",")[2] != (tmp_path / "clean" / LOG).read_text().splitlines()[1].split(",")[2]
