@@ -37,6 +37,7 @@ _PASSING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape",
 _PRODUCTS = {"Conv", "Gemm", "MatMul", "MatMulInteger"}
 
 Values = NDArray[Any]
+_Hints = tuple[str | None, int | None, None, str | None]  # as `load_model` takes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,14 @@ class Divergence:
 
 
 def bisect(
-    reference: Path, artifact: Path, batch: Batch, bound: float, *, arch: str | None = None, scale: int | None = None
+    reference: Path,
+    artifact: Path,
+    batch: Batch,
+    bound: float,
+    *,
+    arch: str | None = None,
+    scale: int | None = None,
+    key: str | None = None,
 ) -> tuple[Divergence | None, list[Divergence]]:
     """Compare all layers that both models have, in the order of computation.
 
@@ -75,6 +83,7 @@ def bisect(
         bound: largest RMS ratio that is no divergence.
         arch: see `load_model`, for checkpoints.
         scale: see `load_model`, for checkpoints.
+        key: see `load_model`, for checkpoints.
 
     Returns:
         The first divergence over the bound, None where there is none; and all tensors compared.
@@ -83,8 +92,9 @@ def bisect(
         ModelError: a file cannot be loaded, or the models have no layer in common.
         SessionError: a model cannot be run.
     """
-    expected = _tensors(reference, batch, arch, scale)
-    found = _tensors(artifact, batch, arch, scale)
+    hints = (arch, scale, None, key)
+    expected = _tensors(reference, batch, hints)
+    found = _tensors(artifact, batch, hints)
     compared: list[Divergence] = []
     after = ""
     for (layer, end), values in found.items():
@@ -140,13 +150,13 @@ def layer_tensors(model: ModelProto) -> dict[tuple[str, str], list[str]]:
     return tensors
 
 
-def _tensors(path: Path, batch: Batch, arch: str | None, scale: int | None) -> dict[tuple[str, str], Values]:
-    return _from_checkpoint(path, batch, arch, scale) if recognise_file(path) == CHECKPOINT else _from_onnx(path, batch)
+def _tensors(path: Path, batch: Batch, hints: _Hints) -> dict[tuple[str, str], Values]:
+    return _from_checkpoint(path, batch, hints) if recognise_file(path) == CHECKPOINT else _from_onnx(path, batch)
 
 
-def _from_checkpoint(path: Path, batch: Batch, arch: str | None, scale: int | None) -> dict[tuple[str, str], Values]:
+def _from_checkpoint(path: Path, batch: Batch, hints: _Hints) -> dict[tuple[str, str], Values]:
     """Run the deployment form and keep what enters and leaves the modules that have parameters of their own."""
-    network = fold(load_model(path, arch, scale))
+    network = fold(load_model(path, *hints))
     kept: dict[tuple[str, str], Values] = {}
 
     def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:

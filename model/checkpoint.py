@@ -32,7 +32,11 @@ __all__ = ["describe_checkpoint", "load_model", "read_state_dict", "save_safeten
 
 
 def load_model(
-    path: str | Path, arch: str | None = None, scale: int | None = None, config: NetworkConfig | None = None
+    path: str | Path,
+    arch: str | None = None,
+    scale: int | None = None,
+    config: NetworkConfig | None = None,
+    key: str | None = None,
 ) -> Network:
     """Load a checkpoint into its network, in float32 on the CPU, in eval mode, with its configuration as `.config`.
 
@@ -43,6 +47,7 @@ def load_model(
         scale: magnification 2, 3 or 4; None takes the checkpoint's. Another one resizes the head by interpolation, which starts a
             fine-tuning and is not a trained network.
         config: the full configuration, for networks that are no preset; excludes `arch`.
+        key: where in the file the network is, such as "state_dict.generator"; see `read_checkpoint`.
 
     Raises:
         CheckpointError: see `read_state_dict` and `flashrib.model.architectures.recognise.recognise`; also a choice that is not made, or
@@ -50,7 +55,7 @@ def load_model(
         UsageError: no such `arch` or `scale`, or arguments that contradict each other.
     """
     hints = _hints(arch, scale, config)
-    resolved, weights = recognise(read_checkpoint(path)).resolve(hints)
+    resolved, weights = recognise(read_checkpoint(path, key)).resolve(hints)
     network = network_from_config(resolved)
     network.load_state_dict(weights)
     return network.eval()
@@ -81,14 +86,14 @@ def save_safetensors(path: str | Path, network: Network, extra_metadata: Mapping
     write_whole(path, safetensors.torch.save(tensors, header), CheckpointError)
 
 
-def describe_checkpoint(path: str | Path, arch: str | None = None) -> dict[str, Any]:
+def describe_checkpoint(path: str | Path, arch: str | None = None, key: str | None = None) -> dict[str, Any]:
     """Return what is known about a checkpoint, in JSON's types.
 
     Where neither the file nor `arch` says which of the `candidates` it is, `architecture`, `windows`, `alignment` and `minimum` are
     None; the same for a `scale` that cannot be told. Sides are in input pixels. Errors as for `load_model`.
     """
     hints = _hints(arch, None, None)
-    row, checkpoint = identify(read_checkpoint(path))
+    row, checkpoint = identify(read_checkpoint(path, key))
     return {
         "file": str(path),
         "family": row.family,

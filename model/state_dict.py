@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flashrib.model.wrapped import NESTS, innermost, without_wrappers
+from flashrib.model.wrapped import NESTS, below, innermost, places, without_wrappers
 from flashrib.runtime.errors import CheckpointError
 
 # In the header of our own .safetensors files: the name of the network, and `weights_hash` of its parameters.
@@ -51,12 +51,16 @@ def read_state_dict(path: str | Path) -> Mapping[str, Tensor]:
     return read_checkpoint(path).state_dict
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """Read a .pth, .pt or .safetensors file; its content decides which of them it is.
 
     Of a .pth, the dictionary of tensors is taken that `flashrib.model.wrapped.innermost` finds, `params_ema` before others; what PyTorch
     puts in front of keys ("module.", "_orig_mod.") is dropped.
     float16, bfloat16 and float64 become float32.
+
+    Args:
+        path: of the file.
+        key: where in the file the network's tensors are, where they are not found or others are meant; see `flashrib.model.wrapped.below`.
 
     Raises:
         CheckpointError: the file cannot be read, is no checkpoint, is damaged, carries code, or holds anything but finite
@@ -65,9 +69,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     start = _start_of(path)
     if start[8:9] == b"{":  # a .safetensors file: eight bytes of length, then JSON
-        tensors, metadata = _read_safetensors(path)
+        tensors, metadata = _read_safetensors(path, key)
     elif start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):  # ZIP, pickle protocols
-        tensors, metadata = _read_pickle(path), {}
+        tensors, metadata = _read_pickle(path, key), {}
     else:
         raise CheckpointError(
             f"{path}: not a checkpoint: neither a PyTorch .pth nor a .safetensors file (it starts with {start!r})"
@@ -127,7 +131,17 @@ def _start_of(path: Path) -> bytes:
     return start
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _below(path: Path, content: Mapping[Any, Any], key: str | None) -> Mapping[Any, Any]:
+    if key is None:
+        return content
+    try:
+        return below(content, key)
+    except KeyError:
+        known = first_ten(list(map(repr, places(content)))) or "nothing that has a name"
+        raise CheckpointError(f"{path}: holds nothing called {key!r} (--key): it holds {known}") from None
+
+
+def _read_safetensors(path: Path, key: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
@@ -137,18 +151,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not tensors:
         raise CheckpointError(f"{path}: no tensors inside")
     _check_weights(path, tensors, metadata.get(WEIGHTS_HASH))
-    return tensors, metadata
+    return dict(_below(path, tensors, key)), metadata
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path, key: str | None) -> dict[str, Tensor]:
     """The tensors of a .pth file."""
     content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
-    content = innermost(content)
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    others = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if key not in tensors]
+    whole, content = content, innermost(_below(path, content, key))
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if name not in tensors]
     if not tensors:
+        if key is None and (found := places(whole)):
+            raise CheckpointError(
+                f"{path}: which of its dictionaries is the network is not known: name it with --key: {first_ten(found)}"
+            )
         raise CheckpointError(
             f"{path}: no tensors at its top level, which has {first_ten(others) or 'no entries'}, nor in a dictionary called"
             f" {', '.join(NESTS[:-1])} or {NESTS[-1]}"

@@ -33,6 +33,40 @@ WRAPPERS = ("module.", "_orig_mod.")
 COUNTERS = ("n_averaged",)
 
 
+def below(content: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
+    """Return what a user calls `key`: a dictionary within others, with dots between their names, or the keys that begin with it.
+
+    Raises:
+        KeyError: there is nothing of this name.
+    """
+    name, rest = key, ""
+    while name:
+        inner = content.get(name)
+        if isinstance(inner, Mapping):
+            return below(inner, rest) if rest else inner
+        name, _, last = name.rpartition(".")
+        rest = f"{last}.{rest}".rstrip(".")
+    prefix = f"{key}."
+    if inner := {k.removeprefix(prefix): v for k, v in content.items() if isinstance(k, str) and k.startswith(prefix)}:
+        return inner
+    raise KeyError(key)
+
+
+def places(content: Mapping[Any, Any], depth: int = 3) -> list[str]:
+    """Return what `below` may be asked for: names of the dictionaries that hold tensors, or what stands in front of several keys."""
+    found: list[str] = []
+    for name, inner in content.items():
+        if isinstance(inner, Mapping) and isinstance(name, str):
+            if any(isinstance(value, Tensor) for value in inner.values()):
+                found.append(name)
+            elif depth > 1:
+                found += [f"{name}.{place}" for place in places(inner, depth - 1)]
+    fronts = [
+        k.partition(".")[0] for k, v in content.items() if isinstance(k, str) and "." in k and isinstance(v, Tensor)
+    ]
+    return found or sorted({front for front in fronts if fronts.count(front) > 1})
+
+
 def innermost(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Return the dictionary that holds the tensors: `content` itself, or one within it."""
     if any(isinstance(value, Tensor) for value in content.values()):

@@ -5,6 +5,7 @@
     ├── PictureError            exit 1   a picture that cannot be read or written
     ├── ModelError              exit 1   a model file that is not what it should be
     │   ├── CheckpointError     exit 1   a PyTorch checkpoint that is not what it should be
+    │   ├── SilentModelError    exit 1   an ONNX file that says nothing about itself
     │   └── DamagedWeightsError exit 1   an ONNX file whose weights are not those that it was written with
     ├── SessionError            exit 1   a session that cannot start or failed while running
     │   └── OutOfMemoryError    exit 1   the tile does not fit; a smaller one may
@@ -38,6 +39,10 @@ class ModelError(FlashribError):
 
 class CheckpointError(ModelError):
     """A PyTorch checkpoint that is not what it should be."""
+
+
+class SilentModelError(ModelError):
+    """An ONNX file that says nothing about itself."""
 
 
 class DamagedWeightsError(ModelError):

@@ -26,6 +26,8 @@ from tests.runtime.picture_files import SRGB, noise, pillow_bytes, tiff_bytes
 COUNT = int(os.environ.get("FLASHRIB_FUZZ", "60"))
 SEED = int(os.environ.get("FLASHRIB_FUZZ_SEED", "0"))
 MOST_SECONDS = 10.0
+"""Of the processor: on a machine that is busy with other things, anything may take as long."""
+
 MOST_PIXELS = 2**22
 MOST_BYTES = 700 * 2**20
 """Memory that reading may add: 24 bytes for each of `MOST_PIXELS`, and what decoders take besides."""
@@ -114,7 +116,7 @@ def test_mutated_pictures(tmp_path: Path, kind: str, capfd: pytest.CaptureFixtur
         if "png" in kind and number % 4:
             data = with_right_sums(data)
         path.write_bytes(data)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             read_animation(path)
             picture = read_picture(path, max_pixels=MOST_PIXELS)
@@ -123,7 +125,7 @@ def test_mutated_pictures(tmp_path: Path, kind: str, capfd: pytest.CaptureFixtur
                 write_picture(tmp_path / "out.tif", picture, overwrite=True)
         except PictureError as error:
             messages.append(str(error))
-        assert time.perf_counter() - started < MOST_SECONDS, number
+        assert time.process_time() - started < MOST_SECONDS, number
     assert not any("\n" in message for message in messages)
     assert peak_bytes() - before < MOST_BYTES
     # Nothing is printed by libraries, whatever they meet.
@@ -153,10 +155,10 @@ def test_mutated_models(tmp_path: Path) -> None:
     for number in range(COUNT):
         for data, name, load in ((onnx, "m.onnx", describe_onnx), (checkpoint, "m.safetensors", load_model)):
             (tmp_path / name).write_bytes(mutated(data, chance))
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 load(tmp_path / name)
             except FlashribError as error:
                 messages.append(str(error))
-            assert time.perf_counter() - started < MOST_SECONDS, number
+            assert time.process_time() - started < MOST_SECONDS, number
     assert not any("\n" in message for message in messages)

@@ -40,7 +40,12 @@ SUFFIX = ".so"
 
 
 def build_with_library(
-    model: Path, output: Path, options: LibraryOptions, arch: str | None = None, scale: int | None = None
+    model: Path,
+    output: Path,
+    options: LibraryOptions,
+    arch: str | None = None,
+    scale: int | None = None,
+    key: str | None = None,
 ) -> LibraryManifest:
     """Build `output` and its library, of the same name with the ending .so; each appears whole, once both are checked.
 
@@ -50,6 +55,7 @@ def build_with_library(
         options: what it is built for.
         arch: see `TorchSession`; for checkpoints.
         scale: see `TorchSession`; for checkpoints.
+        key: see `TorchSession`; for checkpoints.
 
     Raises:
         ModelError, CheckpointError: the model cannot be read, has no operator of flashrib, or its results are not within the bound.
@@ -71,10 +77,10 @@ def build_with_library(
         from flashrib.export.onnxruntime.trace import traced_with_passes
         from flashrib.runtime.sessions.torch_plain import load_trained
 
-        network = load_trained(model, arch, scale)
+        network = load_trained(model, arch, scale, key)
         graph = traced_with_passes(network, options.precision or "fp16", options.size, sha256_of(model))
     else:
-        graph = _given(model, options, arch, scale)
+        graph = _given(model, options, arch, scale, key)
     graph, operators = with_library(graph)
     table, images = table_of(operators, capabilities)
     with tempfile.TemporaryDirectory(prefix="flashrib-") as folder:
@@ -114,10 +120,11 @@ def _capabilities(targets: tuple[str, ...]) -> list[int]:
     return sorted({int(target.removeprefix("sm")) for target in targets})
 
 
-def _given(model: Path, options: LibraryOptions, arch: str | None, scale: int | None) -> ModelProto:
+def _given(model: Path, options: LibraryOptions, arch: str | None, scale: int | None, key: str | None) -> ModelProto:
     """The ONNX file that the library is for."""
     info = describe_onnx(model)
-    for name, value in (("precision", options.precision), ("arch", arch), ("scale", scale), ("opt", options.size)):
+    given = {"precision": options.precision, "arch": arch, "scale": scale, "key": key, "opt": options.size}
+    for name, value in given.items():
         if value is not None:
             raise UsageError(
                 f"--{name}: {model} is an ONNX file and has its own; leave it out, or build from the checkpoint"

@@ -33,7 +33,12 @@ DIFFERENCES = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
 
 
 def build_package(
-    checkpoint: Path, output: Path, options: PackageOptions, arch: str | None = None, scale: int | None = None
+    checkpoint: Path,
+    output: Path,
+    options: PackageOptions,
+    arch: str | None = None,
+    scale: int | None = None,
+    key: str | None = None,
 ) -> PackageManifest:
     """Build the package `output` and write its manifest beside it, each whole or not at all.
 
@@ -43,6 +48,7 @@ def build_package(
         options: what it is built for.
         arch: see `TorchSession`.
         scale: see `TorchSession`.
+        key: see `TorchSession`.
 
     Raises:
         CheckpointError, UsageError: the checkpoint or an option is invalid.
@@ -58,7 +64,7 @@ def build_package(
                 "a package for a GPU is built on that GPU, and PyTorch sees none here: build it there, or with --target cpu"
             )
         capability = torch.cuda.get_device_capability()
-    network = load_trained(checkpoint, arch, scale)
+    network = load_trained(checkpoint, arch, scale, key)
     config = network.config
     if config.facts().get("noise"):
         raise UsageError(

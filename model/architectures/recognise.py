@@ -5,7 +5,7 @@ import dataclasses
 from flashrib.model.architectures.architecture import Architecture, Recognised
 from flashrib.model.architectures.registry import ARCHITECTURES
 from flashrib.model.state_dict import Checkpoint, first_ten
-from flashrib.model.wrapped import readings
+from flashrib.model.wrapped import places, readings
 from flashrib.runtime.errors import CheckpointError
 
 
@@ -30,8 +30,12 @@ def identify(checkpoint: Checkpoint) -> tuple[Architecture, Checkpoint]:
         for row in ARCHITECTURES.values():
             if row.matches(state_dict):
                 return row, dataclasses.replace(checkpoint, state_dict=state_dict)
+    found = places(keys)
+    advice = (
+        f"; if they are below one of these names, pass it with --key: {', '.join(found)}" if 0 < len(found) <= 6 else ""
+    )
     known = ", ".join(row.title.partition(" ")[2] for row in ARCHITECTURES.values())
     raise CheckpointError(
         f"{checkpoint.path}: keys of no architecture that flashrib knows ({known}):"
-        f" {first_ten([repr(key) for key in keys])}"
+        f" {first_ten([repr(key) for key in keys])}{advice}"
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from flashrib.runtime import schema
-from flashrib.runtime.errors import ModelError
+from flashrib.runtime.errors import ModelError, SilentModelError
 
 PREFIX = "flashrib."
 
@@ -117,6 +117,7 @@ class ModelInfo:
             source: name of the file, for the error message.
 
         Raises:
+            SilentModelError: none is there.
             ModelError: a property is missing or malformed.
         """
         values: dict[str, Any] = {}
@@ -125,9 +126,9 @@ class ModelInfo:
             if text is None and field.name not in _ALWAYS:
                 continue  # neutral, or a file from before the field existed
             if text is None and not any(key.startswith(PREFIX) for key in properties):
-                raise ModelError(
+                raise SilentModelError(
                     f"{source}: says nothing about itself (metadata properties {PREFIX}*): it was not made by flashrib, or another"
-                    " program has removed them: export it from its checkpoint"
+                    " program has removed them: export it from its checkpoint, or say with --arch and --scale what it is"
                 )
             if text is None:
                 raise ModelError(

@@ -4,12 +4,12 @@ import collections
 import dataclasses
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.protobuf import fields, varint
-from flashrib.runtime.errors import ModelError
+from flashrib.runtime.errors import ModelError, SilentModelError
 
 OPSETS = range(18, 24)
 """Opsets of files that flashrib works with: it exports 18, 20 and 23, between which no operator of our graphs changed its meaning."""
@@ -37,12 +37,17 @@ _PRECISIONS = {
 _ORDER = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
-def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
+def describe_onnx(path: str | os.PathLike[str], stand_in: Callable[[], ModelInfo] | None = None) -> ModelInfo:
     """Read what an ONNX file says about itself.
 
     Works as well for files that ONNX Runtime could not run on this machine.
 
+    Args:
+        path: of the file.
+        stand_in: gives the description of a file that says nothing at all about itself; None: there is none.
+
     Raises:
+        SilentModelError: it says nothing about itself, and there is no `stand_in`.
         ModelError: no such file, no ONNX file, a truncated one, one that flashrib did not make, or of an opset that it does not know.
     """
     if not Path(path).is_file():
@@ -55,7 +60,12 @@ def describe_onnx(path: str | os.PathLike[str]) -> ModelInfo:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one ({os.path.getsize(path)} bytes): export or copy it again"
         ) from error
-    info = ModelInfo.from_properties(properties, os.fspath(path))
+    try:
+        info = ModelInfo.from_properties(properties, os.fspath(path))
+    except SilentModelError:
+        if stand_in is None:
+            raise
+        info = dataclasses.replace(stand_in(), opset=opset)
     if opset not in OPSETS:
         raise ModelError(
             f"{path}: is of ONNX opset {opset}, but flashrib makes and takes files of opset {OPSETS[0]} to {OPSETS[-1]}: export"

@@ -95,7 +95,7 @@ def build_package_file(arguments: argparse.Namespace) -> Built:
     target = arguments.target[0] if arguments.target else "current"
     precision = arguments.precision or ("fp32" if target == "cpu" else "fp16")
     options = PackageOptions(precision, arguments.opt, target)
-    manifest = build_package(arguments.model, arguments.output, options, arguments.arch, arguments.scale)
+    manifest = build_package(arguments.model, arguments.output, options, arguments.arch, arguments.scale, arguments.key)
     major, minor = manifest.capability
     height, width = manifest.size
     rows = [
@@ -119,7 +119,9 @@ def build_library_file(arguments: argparse.Namespace) -> Built:
     from flashrib.export.onnxruntime.options import TARGETS, LibraryOptions
 
     options = LibraryOptions(arguments.target or TARGETS, arguments.precision, arguments.opt)
-    manifest = build_with_library(arguments.model, arguments.output, options, arguments.arch, arguments.scale)
+    manifest = build_with_library(
+        arguments.model, arguments.output, options, arguments.arch, arguments.scale, arguments.key
+    )
     what = "attention and the passes between" if manifest.passes else "attention"
     run = f"on {manifest.checked_on}" if manifest.checked_on else "by its bodies alone; on the GPU: flashrib verify"
     rows = [
@@ -167,13 +169,13 @@ BUILDERS = {
         Builder(
             "aoti",
             "PyTorch's AOTInductor, on the GPU that it is for",
-            ("target", "opt", "precision", "arch", "scale"),
+            ("target", "opt", "precision", "arch", "scale", "key"),
             build_package_file,
         ),
         Builder(
             "onnxruntime",
             "an ONNX file with a library of flashrib's kernels for ONNX Runtime's CUDA provider, needs no GPU",
-            ("target", "opt", "precision", "arch", "scale"),
+            ("target", "opt", "precision", "arch", "scale", "key"),
             build_library_file,
         ),
     )

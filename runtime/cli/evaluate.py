@@ -165,7 +165,7 @@ def _evaluate_without_originals(arguments: argparse.Namespace) -> int:
 
 def _classifies(arguments: argparse.Namespace) -> bool:
     """Say whether the model is a classifier."""
-    return describe_model(arguments.model, arguments.arch).get("task") == "classify"
+    return describe_model(arguments.model, arguments.arch, arguments.scale, arguments.key).get("task") == "classify"
 
 
 def _evaluate_classifier(arguments: argparse.Namespace) -> int:

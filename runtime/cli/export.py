@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     path = arguments.checkpoint or default_weights()
     _check_files(path, arguments.output)
-    network = load_trained(path, arguments.arch, arguments.scale)
+    network = load_trained(path, arguments.arch, arguments.scale, arguments.key)
     report = export_file(network, arguments.output, options, sha256_of(path))
     if arguments.json:
         about = describe_onnx(arguments.output).to_json()

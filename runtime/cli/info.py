@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.artifacts.bundled import default_weights
-from flashrib.runtime.cli.options import tile_sides
+from flashrib.runtime.cli.options import add_checkpoint_options, tile_sides
 from flashrib.runtime.cli.output import print_json, print_table
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.folders import made_folder
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="an ONNX file, an engine, a package or a checkpoint; default: the bundled ONNX file",
     )
-    parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself")
+    add_checkpoint_options(parser, "; for any other model a check")
     parser.add_argument(
         "--macs",
         metavar="HxW",
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.devices:
         return _devices(arguments)
-    about = describe_model(arguments.model, arguments.arch)
+    about = describe_model(arguments.model, arguments.arch, arguments.scale, arguments.key)
     if arguments.macs is not None:
         about = {**about, "macs": _macs(arguments, about)}
     if arguments.pictures is not None:
@@ -86,7 +86,7 @@ def _macs(arguments: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, 
     if name in presets():
         config = preset(name, about.get("scale") or None)
     elif about.get("format") == "checkpoint":
-        config = load_model(arguments.model, arguments.arch).config
+        config = load_model(arguments.model, arguments.arch, key=arguments.key).config
     else:
         raise UsageError(f"--macs: {name!r} is no preset: pass the checkpoint that the file was made from")
     height, width = arguments.macs if isinstance(arguments.macs, tuple) else (arguments.macs,) * 2
@@ -102,7 +102,7 @@ def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
     name = about.get("architecture")
     files: list[tuple[str, Any]] = []
     if arguments.model is None or about.get("format", "checkpoint") == "checkpoint":
-        network = load_model(arguments.model or default_weights(), arguments.arch)
+        network = load_model(arguments.model or default_weights(), arguments.arch, key=arguments.key)
         row = architecture_of(network.config)
         files += row.pictures(network.config) if row.pictures is not None else bias_maps.pictures(network)
     else:
@@ -124,7 +124,7 @@ def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
 
 def _devices(arguments: argparse.Namespace) -> int:
     """Say what this machine has."""
-    if arguments.model is not None or arguments.arch is not None:
+    if any(value is not None for value in (arguments.model, arguments.arch, arguments.scale, arguments.key)):
         raise UsageError("--devices: is about this machine and takes no model: leave one of the two out")
     found = describe_devices()
     if arguments.json:
@@ -159,7 +159,7 @@ def _text(name: str, value: Any) -> str:
         case dict():
             return json.dumps(value)
         case int() if name == "parameters":
-            return f"{value:,}"
+            return f"{value:,}" if value else "unknown"
         case int() if name == "scale":
             return f"x{value}"
         case list() | tuple() if name == "windows" and value:

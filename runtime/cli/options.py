@@ -72,13 +72,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_options(parser: argparse._ActionsContainer, otherwise: str = "") -> None:
     """Add what a checkpoint may not say itself; `otherwise` says what --scale does for other files."""
     parser.add_argument(
-        "--arch", metavar="NAME", help="architecture of a checkpoint that does not say it itself, such as sst-plus"
+        "--arch",
+        metavar="NAME",
+        help="architecture of a checkpoint, or of an ONNX file whose metadata are gone, that does not say it itself, such as sst-plus",
     )
     parser.add_argument(
         "--scale",
         metavar="N",
         type=whole_number(1),
-        help=f"magnification of a checkpoint that does not say it itself{otherwise}",
+        help=f"magnification of a file that does not say it itself{otherwise}",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where in a checkpoint the network is, if it is not found, or another one is meant, such as state_dict.generator",
     )
 
 
@@ -165,6 +172,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Session, Path, str]:
         arguments.precision,
         arguments.provider,
         tuple(arguments.provider_options),
+        key=arguments.key,
     )
     path, kind = choose_session(spec.model, spec.kind, spec.may_use_gpus)
     spec = dataclasses.replace(spec, model=path, kind=kind)

@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             pictures=arguments.pictures,
             arch=arguments.arch,
             scale=arguments.scale,
+            key=arguments.key,
             side=arguments.side,
             seed=arguments.seed,
             threads=arguments.threads,
@@ -132,6 +133,7 @@ def _first_layer(artifact: Artifact, parity: Parity, arguments: argparse.Namespa
             artifact.bound.layer,
             arch=arguments.arch,
             scale=arguments.scale,
+            key=arguments.key,
         )
     except FlashribError as error:
         return f"no layer can be named: {error}"

@@ -27,6 +27,7 @@ from flashrib.runtime.quality.parity_bounds import LEAST_RMS, Bound, bound_of
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
 from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions.protocol import Batch, Session
+from flashrib.runtime.sessions.stand_in import says_nothing
 from flashrib.runtime.sessions.table import SESSIONS, choose_exact_session, open_session
 
 
@@ -128,6 +129,7 @@ def verify(
     pictures: Path | None = None,
     arch: str | None = None,
     scale: int | None = None,
+    key: str | None = None,
     side: int = DEFAULT_SIDE,
     seed: int = SEED,
     threads: int | None = None,
@@ -142,8 +144,9 @@ def verify(
         reference: what is right: a checkpoint (runs in float32), or an ONNX file.
         artifacts: what is compared with it. One of a fixed size is compared on inputs of this size.
         pictures: folder of pictures to add to the made inputs; see `picture_cases`.
-        arch: architecture of checkpoints that do not say it themselves.
-        scale: magnification of checkpoints that do not say it themselves.
+        arch: architecture of files that do not say it themselves.
+        scale: magnification of files that do not say it themselves.
+        key: where in the checkpoints the network is; see `SessionSpec`.
         side: longest side of pictures and of the chart in pixels; larger pictures are cut.
         seed: of the random inputs.
         threads: on the CPU; see `open_session`.
@@ -157,7 +160,7 @@ def verify(
     if not artifacts:
         raise UsageError("there is no artifact to compare with the reference")
     with ExitStack() as stack:
-        hints = _Hints(arch, scale, threads)
+        hints = _Hints(arch, scale, key, threads)
         truth, results = Artifact(reference), [Artifact(path) for path in artifacts]
         base = stack.enter_context(_opened(truth, hints))
         for artifact in results:
@@ -186,15 +189,17 @@ class _Hints(NamedTuple):
 
     arch: str | None
     scale: int | None
+    key: str | None
     threads: int | None
 
 
 def _opened(artifact: Artifact, hints: _Hints) -> Session:
     """Open the session of an artifact, and note what it is."""
-    artifact.kind = choose_exact_session(artifact.file)
+    artifact.kind = choose_exact_session(artifact.file, hints.arch, hints.scale)
     artifact.sha256 = sha256_of(artifact.file)
     row = SESSIONS[artifact.kind]
-    silent = row.info is None  # only then may the file need them
+    # Only then may the file need them.
+    silent = row.info is None or (row.file == ONNX and says_nothing(artifact.file))
     session = open_session(
         artifact.file,
         artifact.kind,
@@ -202,6 +207,7 @@ def _opened(artifact: Artifact, hints: _Hints) -> Session:
         scale=hints.scale if silent else None,
         threads=hints.threads if "threads" in row.options else None,
         damaged=artifact.damage is not None,
+        key=hints.key if "key" in row.options else None,
     )
     artifact.precision = session.info.precision
     return session

@@ -5,16 +5,17 @@ from typing import Any
 
 from flashrib.runtime.artifacts.engine import read_engine, read_manifest
 from flashrib.runtime.artifacts.files import sha256_of
-from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.artifacts.package import read_package, read_package_manifest
+from flashrib.runtime.sessions.spec import SessionSpec
+from flashrib.runtime.sessions.stand_in import onnx_info
 
 
-def describe_onnx_file(path: Path, arch: str | None) -> dict[str, Any]:
-    """Describe an ONNX file; errors as `describe_onnx`."""
-    return {"file": str(path), "format": "onnx", **describe_onnx(path).to_json(), "sha256": sha256_of(path)}
+def describe_onnx_file(path: Path, spec: SessionSpec) -> dict[str, Any]:
+    """Describe an ONNX file; errors as `onnx_info`."""
+    return {"file": str(path), "format": "onnx", **onnx_info(path, spec).to_json(), "sha256": sha256_of(path)}
 
 
-def describe_engine(path: Path, arch: str | None) -> dict[str, Any]:
+def describe_engine(path: Path, spec: SessionSpec) -> dict[str, Any]:
     """Describe an engine, and verify its hash; errors as `read_manifest` and `read_engine`."""
     manifest = read_manifest(path)
     read_engine(path, manifest)
@@ -31,7 +32,7 @@ def describe_engine(path: Path, arch: str | None) -> dict[str, Any]:
     return {"file": str(path), "format": "engine", **built, **model, "sha256": manifest.engine_sha256}
 
 
-def describe_package(path: Path, arch: str | None) -> dict[str, Any]:
+def describe_package(path: Path, spec: SessionSpec) -> dict[str, Any]:
     """Describe a package, and verify its hash; errors as `read_package_manifest` and `read_package`."""
     manifest = read_package_manifest(path)
     read_package(path, manifest)
@@ -45,13 +46,13 @@ def describe_package(path: Path, arch: str | None) -> dict[str, Any]:
     return {"file": str(path), "format": "package", **built, **model, "sha256": manifest.package_sha256}
 
 
-def describe_checkpoint_file(path: Path, arch: str | None) -> dict[str, Any]:
+def describe_checkpoint_file(path: Path, spec: SessionSpec) -> dict[str, Any]:
     """Describe a checkpoint; errors as `flashrib.model.describe_checkpoint`, and MissingPackageError where PyTorch is missing."""
     from flashrib.runtime.sessions.torch_plain import require_torch
 
     require_torch("reading a checkpoint")
     from flashrib.model.checkpoint import describe_checkpoint
 
-    about = describe_checkpoint(path, arch)
+    about = describe_checkpoint(path, spec.arch, spec.key)
     precision = about.pop("dtype").replace("bfloat", "bf").replace("float", "fp")
     return {"file": str(path), "format": "checkpoint", **about, "precision": precision, "sha256": about["sha256"]}

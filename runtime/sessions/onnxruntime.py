@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.library import has_library
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files, openable
 from flashrib.runtime.artifacts.onnx_loops import check_loops
@@ -30,6 +31,7 @@ from flashrib.runtime.sessions.providers import (
     provider_named,
 )
 from flashrib.runtime.sessions.spec import SessionSpec
+from flashrib.runtime.sessions.stand_in import check_scale, onnx_info, says_nothing
 from flashrib.runtime.stopping import interruptible
 
 # Everything that goes wrong is raised; at 3 (errors) ONNX Runtime would print the same on stderr as well.
@@ -44,12 +46,24 @@ def open_onnx_session(path: Path, spec: SessionSpec) -> Session:
 
     Raises:
         UsageError: options that contradict each other.
-        ModelError, SessionError: see the sessions.
+        ModelError, SessionError: see the sessions; or `arch` and `scale` of the specification stand in for what the file does not
+            say, and its results are of another size.
     """
+    session = _open(path, spec, onnx_info(path, spec))
+    if says_nothing(path):
+        try:
+            check_scale(path, session)
+        except BaseException:
+            session.close()
+            raise
+    return session
+
+
+def _open(path: Path, spec: SessionSpec, info: ModelInfo) -> Session:
     options = dict(spec.provider_options)
     name = spec.provider or ("cuda" if spec.device.startswith("cuda") else "cpu" if spec.device == "cpu" else None)
     if name is None:
-        name = "cpu" if options or spec.threads is not None or not cuda_can_run(path) else "cuda"
+        name = "cpu" if options or spec.threads is not None or not cuda_can_run(path, info) else "cuda"
     provider_named(name)
     if "," in spec.device:
         raise UsageError(f"--device {spec.device}: ONNX Runtime runs on one GPU: name one, or use --session torch")
@@ -65,15 +79,15 @@ def open_onnx_session(path: Path, spec: SessionSpec) -> Session:
         from flashrib.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
 
         number = int(spec.device.removeprefix("cuda:")) if ":" in spec.device else 0
-        return OnnxRuntimeCudaSession(path, number, options, damaged=spec.damaged)
-    return OnnxRuntimeSession(path, spec.threads, name, options, damaged=spec.damaged)
+        return OnnxRuntimeCudaSession(path, number, options, damaged=spec.damaged, described=info)
+    return OnnxRuntimeSession(path, spec.threads, name, options, damaged=spec.damaged, described=info)
 
 
-def cuda_can_run(path: Path) -> bool:
+def cuda_can_run(path: Path, info: ModelInfo) -> bool:
     """Say whether this machine has a GPU and ONNX Runtime's CUDA provider, and the file computes in what that has kernels for."""
     from flashrib.runtime.sessions.onnxruntime_cuda import reason_against
 
-    cuda, info = PROVIDERS["cuda"], describe_onnx(path)
+    cuda = PROVIDERS["cuda"]
     if info.precision not in cuda.precisions or not has_provider(cuda):
         return False
     if reason_against(info) and not has_library(path):
@@ -101,6 +115,7 @@ class OnnxRuntimeSession(SessionBase):
         options: Mapping[str, str] | None = None,
         *,
         damaged: bool = False,
+        described: ModelInfo | None = None,
     ) -> None:
         """Load the ONNX file `path`.
 
@@ -111,6 +126,7 @@ class OnnxRuntimeSession(SessionBase):
             provider: a key of `flashrib.runtime.sessions.providers.PROVIDERS`.
             options: options of the provider.
             damaged: see `SessionSpec`.
+            described: what is known of the file; None: what it says itself.
 
         Raises:
             UsageError: `threads` is less than 1, or there is no such provider.
@@ -120,7 +136,7 @@ class OnnxRuntimeSession(SessionBase):
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, but it must be at least 1")
-        described = describe_onnx(path)
+        described = described or describe_onnx(path)
         external_files(path)
         if not damaged:
             check_weights(path, described)

@@ -81,6 +81,7 @@ class OnnxRuntimeCudaSession(SessionBase):
         options: Mapping[str, str] | None = None,
         *,
         damaged: bool = False,
+        described: ModelInfo | None = None,
     ) -> None:
         """Load the ONNX file `path`.
 
@@ -89,12 +90,13 @@ class OnnxRuntimeCudaSession(SessionBase):
             device: number of the GPU.
             options: provider options that take the place of flashrib's own, such as {"gpu_mem_limit": "4000000000"}.
             damaged: see `SessionSpec`.
+            described: what is known of the file; None: what it says itself.
 
         Raises:
             ModelError: no such file, no ONNX file of flashrib, or its library was changed after the build.
             SessionError: no GPU, no driver, onnxruntime without CUDA, a library for another GPU, or a node that has no kernel there.
         """
-        described = describe_onnx(path)
+        described = described or describe_onnx(path)
         refuse_noise(described, f"{path}: ONNX Runtime on a GPU")
         external_files(path)
         if not damaged:

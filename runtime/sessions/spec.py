@@ -15,8 +15,9 @@ class SessionSpec:
         kind: name of a row of `flashrib.runtime.sessions.table.SESSIONS`, or "auto": ONNX Runtime for ONNX files, PyTorch for
             checkpoints, TensorRT of the flavour that its manifest names for engines, AOTInductor for packages; for the bundled model
             PyTorch where it can use a GPU, and ONNX Runtime elsewhere.
-        arch: what the model must be; needed for checkpoints that do not say it themselves.
-        scale: magnification that the model must have.
+        arch: what the model must be; needed for checkpoints that do not say it themselves, and for ONNX files whose metadata another
+            program has removed.
+        scale: magnification that the model must have; needed as `arch` is.
         device: "auto", "cpu", "cuda" (the first GPU), "cuda:1", or several GPUs, "cuda:0,cuda:1"; ONNX Runtime runs on one of
             them, TensorRT on the first GPU.
         threads: threads on the CPU, >= 1; None leaves them to the session.
@@ -28,6 +29,7 @@ class SessionSpec:
             names a GPU or "auto" finds one and the package for it, otherwise the CPU.
         provider_options: options of the provider, (key, value) each.
         damaged: take an ONNX file though its weights are not those that it was written with, to find out where it is damaged.
+        key: where in a checkpoint the network is, for files in which it is not found, such as "state_dict.generator".
     """
 
     model: str | os.PathLike[str] | None = None
@@ -41,6 +43,7 @@ class SessionSpec:
     provider: str | None = None
     provider_options: tuple[tuple[str, str], ...] = ()
     damaged: bool = False
+    key: str | None = None
 
     @property
     def may_use_gpus(self) -> bool:

@@ -17,7 +17,6 @@ from flashrib.runtime.artifacts.bundled import default_model, default_weights
 from flashrib.runtime.artifacts.engine import read_manifest
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, ENGINE, ONNX, PACKAGE, FileKind, recognise_file
-from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.artifacts.package import read_package_manifest
 from flashrib.runtime.errors import ModelError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
@@ -30,6 +29,7 @@ from flashrib.runtime.sessions.describe import (
 from flashrib.runtime.sessions.devices import check_device
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.spec import SessionSpec
+from flashrib.runtime.sessions.stand_in import onnx_info
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class SessionKind:
         name: the row's name, what `--session` takes.
         file: the kind of files that it runs.
         open: takes the path of such a file, and the specification that was checked against this row; imports what it needs.
-        describe: takes the path and the architecture that the user names, or None; returns what `flashrib info` says.
-        info: reads from the file what it says about the model, so that arch and scale are compared before it is opened; None where
-            only `open` can tell, which then compares.
+        describe: takes the path and what the user says about it; returns what `flashrib info` says.
+        info: reads from the file what it says about the model, so that arch and scale are compared before it is opened; takes what
+            the user says as well, for files that say nothing. None where only `open` can tell, which then compares.
         options: fields of `SessionSpec` beside model, kind, arch, scale and device that it takes; see `OPTIONS`.
         precisions: that it computes in; where `precision` is one of the options, the values of that.
         devices: "cpu", "cuda:0" (the first GPU alone), "cuda" (any GPUs).
@@ -55,8 +55,8 @@ class SessionKind:
     name: str
     file: FileKind
     open: Callable[[Path, SessionSpec], Session]
-    describe: Callable[[Path, str | None], dict[str, Any]]
-    info: Callable[[Path], ModelInfo] | None = None
+    describe: Callable[[Path, SessionSpec], dict[str, Any]]
+    info: Callable[[Path, SessionSpec], ModelInfo] | None = None
     options: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32",)
     devices: tuple[str, ...] = ("cpu",)
@@ -88,6 +88,7 @@ OPTIONS = {
     "provider": Option((None,), "{path} is {file}, which ONNX Runtime does not run"),
     "provider_options": Option(((),), "{path} is {file}, which ONNX Runtime does not run", "--provider-option"),
     "damaged": Option((False,), "{path} is {file}, which is not opened when it is damaged"),
+    "key": Option((None,), "{path} is {file}, and only checkpoints hold networks under names"),
 }
 
 
@@ -104,10 +105,11 @@ def open_session(
     provider: str | None = None,
     provider_options: tuple[tuple[str, str], ...] = (),
     damaged: bool = False,
+    key: str | None = None,
 ) -> Session:
     """Load a model into the session that fits it: `SessionSpec(...).open()`; see `SessionSpec` for arguments and errors."""
     return SessionSpec(
-        model, kind, arch, scale, device, threads, cuda_graph, precision, provider, provider_options, damaged
+        model, kind, arch, scale, device, threads, cuda_graph, precision, provider, provider_options, damaged, key
     ).open()
 
 
@@ -117,6 +119,18 @@ def open_spec(spec: SessionSpec) -> Session:
     if spec.model is None and spec.kind == "auto" and spec.precision is None:
         spec = dataclasses.replace(spec, precision="auto")  # whoever leaves the choice wants the fast one
     row = SESSIONS[kind]
+    _check_options(row, path, spec)
+    if spec.precision not in (*OPTIONS["precision"].neutral, *row.precisions):
+        raise UsageError(f"precision {spec.precision!r} is not one of {', '.join(row.precisions)}")
+    if not _has_device(row, check_device(spec.device)):
+        raise UsageError(f"--device {spec.device}: {row.elsewhere.format(path=path)}")
+    if row.info is not None:
+        check_agreement(path, row.info(path, spec), spec.arch, spec.scale)
+    return row.open(path, spec)
+
+
+def _check_options(row: SessionKind, path: Path, spec: SessionSpec) -> None:
+    """Refuse what a row does not take."""
     for name, option in OPTIONS.items():
         value = getattr(spec, name)
         if name not in row.options and value not in option.neutral:
@@ -124,13 +138,6 @@ def open_spec(spec: SessionSpec) -> Session:
             raise UsageError(
                 f"{given}{_shown(value)}: {option.refused.format(path=path, file=row.file.called)}: leave it out"
             )
-    if spec.precision not in (*OPTIONS["precision"].neutral, *row.precisions):
-        raise UsageError(f"precision {spec.precision!r} is not one of {', '.join(row.precisions)}")
-    if not _has_device(row, check_device(spec.device)):
-        raise UsageError(f"--device {spec.device}: {row.elsewhere.format(path=path)}")
-    if row.info is not None:
-        check_agreement(path, row.info(path), spec.arch, spec.scale)
-    return row.open(path, spec)
 
 
 def choose_session(
@@ -169,31 +176,46 @@ def choose_session(
     return path, fitting
 
 
-def choose_exact_session(model: str | os.PathLike[str]) -> str:
+def choose_exact_session(model: str | os.PathLike[str], arch: str | None = None, scale: int | None = None) -> str:
     """Return the kind of session that shows on this machine what the precision of a file makes of its output.
 
-    It is the one that "auto" chooses, or an emulation where that has no kernels for the precision. Errors as `choose_session`.
+    `arch` and `scale` are what the user says of the file. The kind is the one that "auto" chooses, or an emulation where that has no
+    kernels for the precision. Errors as `choose_session`.
     """
     path, kind = choose_session(model)
     row = SESSIONS[kind]
-    if row.info is None or (precision := row.info(path).precision) in row.precisions:
+    if row.info is None:
+        return kind
+    precision = row.info(path, SessionSpec(path, arch=arch, scale=scale)).precision
+    if precision in row.precisions:
         return kind
     others = (other for other in SESSIONS.values() if other.file == row.file and precision in other.precisions)
     return next((other.name for other in others), kind)
 
 
-def describe_model(model: str | os.PathLike[str] | None, arch: str | None = None) -> dict[str, Any]:
+def describe_model(
+    model: str | os.PathLike[str] | None, arch: str | None = None, scale: int | None = None, key: str | None = None
+) -> dict[str, Any]:
     """Return what is known about a model file, the bundled one where `model` is None, in JSON's types; nothing of it is run.
 
+    The other arguments are fields of `SessionSpec`.
+
     Raises:
-        ModelError: it cannot be read, or contradicts `arch`.
+        UsageError: `key` for a file that is no checkpoint.
+        ModelError: it cannot be read, or contradicts `arch` or `scale`.
         MissingPackageError: reading it needs a package that is not installed.
     """
     path, kind = choose_session(model)
-    row = SESSIONS[kind]
+    row, spec = SESSIONS[kind], SessionSpec(path, kind, arch, scale, key=key)
+    _check_options(row, path, spec)
     if row.info is not None:
-        check_agreement(path, row.info(path), arch, None)
-    return row.describe(path, arch)
+        check_agreement(path, row.info(path, spec), arch, scale)
+    about = row.describe(path, spec)
+    if scale not in (None, about.get("scale") or scale):
+        raise ModelError(
+            f"{path}: its scale is {about['scale']}, not {scale}: leave --scale out, or choose another model"
+        )
+    return about
 
 
 def session_names() -> tuple[str, ...]:
@@ -245,7 +267,7 @@ def _open_onnxruntime(path: Path, spec: SessionSpec) -> Session:
 def _open_emulation(path: Path, spec: SessionSpec) -> Session:
     from flashrib.runtime.sessions.emulation import open_emulation
 
-    return open_emulation(path, spec.threads, damaged=spec.damaged)
+    return open_emulation(path, spec.threads, damaged=spec.damaged, described=onnx_info(path, spec))
 
 
 def _open_torch(path: Path, spec: SessionSpec) -> Session:
@@ -274,7 +296,7 @@ SESSIONS = {
             ONNX,
             _open_onnxruntime,
             describe_onnx_file,
-            info=describe_onnx,
+            info=onnx_info,
             options=("threads", "provider", "provider_options", "damaged"),
             precisions=("fp32", "fp16", "int8", "fp8"),
             devices=("cpu", "cuda"),
@@ -286,7 +308,7 @@ SESSIONS = {
             CHECKPOINT,
             _open_torch,
             describe_checkpoint_file,
-            options=("threads", "precision"),
+            options=("threads", "precision", "key"),
             precisions=("fp32", "fp16", "bf16"),
             devices=("cpu", "cuda"),
             default=default_weights,
@@ -297,7 +319,7 @@ SESSIONS = {
             ENGINE,
             _open_engine,
             describe_engine,
-            info=lambda path: read_manifest(path).info,
+            info=lambda path, spec: read_manifest(path).info,
             options=("cuda_graph",),
             precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
             devices=("cuda:0",),
@@ -308,7 +330,7 @@ SESSIONS = {
             PACKAGE,
             _open_package,
             describe_package,
-            info=lambda path: read_package_manifest(path).info,
+            info=lambda path, spec: read_package_manifest(path).info,
             precisions=("fp32", "fp16", "bf16"),
             devices=("cpu", "cuda"),
             packages=("torch",),
@@ -318,7 +340,7 @@ SESSIONS = {
             ONNX,
             _open_emulation,
             describe_onnx_file,
-            info=describe_onnx,
+            info=onnx_info,
             options=("threads", "damaged"),
             precisions=("fp32", "fp16", "bf16"),
             elsewhere="an emulation runs on the CPU: leave it out",

@@ -43,6 +43,7 @@ class TorchSession(SessionBase):
         scale: int | None = None,
         device: str = "auto",
         threads: int | None = None,
+        key: str | None = None,
     ) -> None:
         """Load the checkpoint `path` and fold it.
 
@@ -52,6 +53,7 @@ class TorchSession(SessionBase):
             scale: magnification that the checkpoint was trained for, where its shapes do not tell it.
             device: one device; see `flashrib.runtime.sessions.devices.choose_devices`.
             threads: threads that compute one run on the CPU, >= 1; a setting of PyTorch for the whole process. None leaves it.
+            key: where in the file the network is; see `flashrib.model.state_dict.read_checkpoint`.
 
         Raises:
             MissingPackageError: torch or safetensors is not installed.
@@ -72,7 +74,7 @@ class TorchSession(SessionBase):
         self.device = devices[0]
         if threads is not None:
             torch.set_num_threads(threads)
-        network = load_trained(path, arch, scale)
+        network = load_trained(path, arch, scale, key)
         self._network: Any = None
         with one_line_errors(f"{path}: PyTorch cannot load these weights on {self.device!r}"):
             folded: Any = fold(network).to(self.device)
@@ -147,15 +149,17 @@ def require_torch(purpose: str, extra: str = "torch") -> None:
             raise SessionError(f"{purpose} needs the package {package!r}, which does not load: {reason}") from error
 
 
-def load_trained(path: str | os.PathLike[str], arch: str | None, scale: int | None) -> "Network":
+def load_trained(
+    path: str | os.PathLike[str], arch: str | None, scale: int | None, key: str | None = None
+) -> "Network":
     """Load a checkpoint for upscaling; see `TorchSession`."""
     from flashrib.model.checkpoint import describe_checkpoint, load_model
 
     path = Path(path)
-    if scale is not None and (trained := describe_checkpoint(path, arch).get("scale")) not in (None, scale):
+    if scale is not None and (trained := describe_checkpoint(path, arch, key).get("scale")) not in (None, scale):
         # load_model would resize the head, which starts a fine-tuning and is nothing to look at.
         raise CheckpointError(f"{path}: trained for x{trained}, so it cannot upscale x{scale}: leave --scale out")
-    return load_model(path, arch, scale)
+    return load_model(path, arch, scale, key=key)
 
 
 def info_of_checkpoint(network: "Network", path: str | os.PathLike[str], precision: str = "fp32") -> ModelInfo:

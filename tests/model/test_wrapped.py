@@ -64,6 +64,41 @@ def test_safetensors_of_others(prefix: str, tmp_path: Path) -> None:
     assert same(load_model(tmp_path / "x.safetensors", config=SMALL), state)
 
 
+# Files in which the network is not found, or another one is meant, and its name.
+NAMED: dict[str, tuple[str, Callable[[State, State], dict[str, Any]]]] = {
+    "two of unknown names": ("gen_b", lambda state, other: {"gen_a": other, "gen_b": state, "step": 3}),
+    "the weights of the last step": ("params", lambda state, other: {"params": state, "params_ema": other}),
+    "deep": ("run.last.net", lambda state, other: {"run": {"best": {"net": other}, "last": {"net": state}}}),
+    "prefix": ("up", lambda state, other: below("up.")(state, other) | below("down.")(other, state)),
+    "dictionary, then prefix": ("state.a.b", lambda state, other: {"state": below("a.b.")(state, other)}),
+    "a name with a dot": ("v1.0", lambda state, other: {"v1.0": state, "v0.9": other}),
+    "further wrapping": ("task", lambda state, other: {"task": {"state_dict": below("module.")(state, other)}}),
+}
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_key_names_the_network(name: str, tmp_path: Path) -> None:
+    key, write = NAMED[name]
+    state = small_network(SMALL).state_dict()
+    torch.save(write(state, {key: torch.zeros_like(value) for key, value in state.items()}), tmp_path / "x.pth")
+    assert same(load_model(tmp_path / "x.pth", config=SMALL, key=key), state)
+
+
+def test_names_that_may_be_meant_are_told(tmp_path: Path) -> None:
+    state = small_network(SMALL).state_dict()
+    other = {key: torch.zeros_like(value) for key, value in state.items()}
+    path = tmp_path / "x.pth"
+    torch.save({"gen_a": state, "more": {"gen_b": state}}, path)
+    with pytest.raises(CheckpointError, match=r"not known: name it with --key: gen_a, more\.gen_b$"):
+        load_model(path, config=SMALL)
+    with pytest.raises(CheckpointError, match=r"nothing called 'gen_c' \(--key\): it holds 'gen_a', 'more.gen_b'$"):
+        load_model(path, config=SMALL, key="gen_c")
+    save_file(below("up.")(state, state) | below("down.")(other, other), tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"pass it with --key: down, up$"):
+        load_model(tmp_path / "x.safetensors", config=SMALL)
+    assert same(load_model(tmp_path / "x.safetensors", config=SMALL, key="up"), state)
+
+
 def test_recognition_stays_strict(tmp_path: Path) -> None:
     state = dict(small_network(SMALL).state_dict())
     missing = next(key for key in state if key.endswith("to_k"))

@@ -98,6 +98,7 @@ def open_gpu_session(
     precision: str = "fp16",
     arch: str | None = None,
     scale: int | None = None,
+    key: str | None = None,
 ) -> GpuSession:
     """Load a checkpoint onto GPUs.
 
@@ -107,6 +108,7 @@ def open_gpu_session(
         precision: one of `PRECISIONS`.
         arch: see `TorchSession`.
         scale: see `TorchSession`.
+        key: see `TorchSession`.
 
     Raises:
         UsageError: no such precision, `arch` or `scale`.
@@ -117,7 +119,7 @@ def open_gpu_session(
     from flashrib.model.gpu import gpu_network
 
     dtype = torch_dtype(precision)
-    network = load_trained(path, arch, scale)
+    network = load_trained(path, arch, scale, key)
     fast = gpu_network(network, dtype)
     info = info_of_checkpoint(network, path, precision)
     multiple = info.alignment if info.noise else 0
@@ -139,9 +141,9 @@ def open_checkpoint(path: str | os.PathLike[str], spec: SessionSpec) -> GpuSessi
     if spec.precision is None or choose_devices(spec.device) == ("cpu",):
         if spec.precision in ("fp16", "bf16"):
             raise UsageError(f"--precision {spec.precision}: on the CPU PyTorch computes in fp32; it needs a CUDA GPU")
-        return TorchSession(path, spec.arch, spec.scale, spec.device, spec.threads)
+        return TorchSession(path, spec.arch, spec.scale, spec.device, spec.threads, spec.key)
     precision = "fp16" if spec.precision == "auto" else spec.precision
-    return open_gpu_session(path, choose_devices(spec.device), precision, spec.arch, spec.scale)
+    return open_gpu_session(path, choose_devices(spec.device), precision, spec.arch, spec.scale, spec.key)
 
 
 def torch_dtype(precision: str) -> "torch.dtype":
