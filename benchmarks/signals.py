@@ -2,12 +2,14 @@
 
     python benchmarks/signals.py [--moments 40] [--seed 0] [--command upscale ...]
 
-Each command runs in a folder of its own and is sent SIGINT or SIGTERM, in turn, at a moment between its start and the time that
-an undisturbed run takes. Prints, per command, the slowest end, exit codes that are wrong, tracebacks, and files left behind.
+Each command runs in a folder of its own and is sent SIGINT or SIGTERM, in turn, at a moment between its start and its end, counted in
+seconds of the processor, so that a busy machine reaches the same places. Prints, per command, how long the end took, by the clock and
+by the processor (all threads together), exit codes that are wrong, tracebacks, and files left behind.
 """
 
 import argparse
 import dataclasses
+import os
 import random
 import shutil
 import signal
@@ -23,6 +25,8 @@ from PIL import Image
 from flashrib.runtime.artifacts.bundled import default_model, default_weights
 
 LITTER = (".part", ".tmp")
+HANGS_SECONDS = 30.0
+EARLY_SECONDS = 0.1
 TRAIN = """
 data = ["pictures"]
 arch = "sst-light"
@@ -34,9 +38,19 @@ validation = 1
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of one run: seconds from the signal to the end, what was wrong (empty: nothing), and whether it came too late."""
+    """What became of one run.
+
+    Attributes:
+        seconds: from the signal to the end.
+        cpu: seconds of the processor that the process took meanwhile.
+        moment: of the signal, in seconds of the processor.
+        wrong: what was wrong; empty: nothing.
+        late: the signal came after the end.
+    """
 
     seconds: float
+    cpu: float
+    moment: float
     wrong: str
     late: bool
 
@@ -58,30 +72,72 @@ def commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def interrupt(arguments: list[str], folder: Path, seconds: float, number: int) -> Outcome:
-    """Run a command in `folder` and send it a signal after `seconds`."""
+def used(process: int) -> float:
+    """Seconds of the processor that a running process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def ended(process: int) -> tuple[int, float] | None:
+    """Exit code, negative for a signal, and seconds of the processor of a process that has ended; None: it has not."""
+    found, status, usage = os.wait4(process, os.WNOHANG)
+    return (os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime) if found else None
+
+
+def run(arguments: list[str], folder: Path, cpu: float, number: int | None) -> tuple[Outcome, float]:
+    """Run a command in `folder` and send it a signal after `cpu` seconds of the processor; None: none.
+
+    Returns:
+        What became of it, and the seconds of the processor that it took in all.
+    """
     before = set(folder.rglob("*"))
-    command = [sys.executable, "-m", "flashrib.runtime.cli", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(seconds)
-    late = process.poll() is not None
-    process.send_signal(number)
-    sent = time.perf_counter()
-    try:
-        _, err = process.communicate(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return Outcome(30.0, "hangs", False)
-    took = time.perf_counter() - sent
+    with tempfile.TemporaryFile() as err:
+        command = [sys.executable, "-m", "flashrib.runtime.cli", *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=err).pid
+        at, sent, state = 0.0, 0.0, None
+        while (state := ended(process)) is None:
+            if sent and time.perf_counter() - sent > HANGS_SECONDS:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+                return Outcome(HANGS_SECONDS, 0.0, at, "hangs", False), 0.0
+            if not sent and (at := used(process)) >= cpu:
+                if number is None:
+                    os.kill(process, signal.SIGKILL)
+                    return Outcome(0.0, 0.0, at, "", True), ended_at(process)
+                os.kill(process, number)
+                sent = time.perf_counter()
+            time.sleep(0.003)
+        took = time.perf_counter() - sent
+        err.seek(0)
+        said = err.read().decode(errors="replace").strip()
+    code, total = state
+    if not sent or number is None or code == 0:  # what is done is not undone
+        return Outcome(0.0, 0.0, at, "" if code == 0 else f"exit code {code}: {said[-300:]}", True), total
     left = [path for path in folder.rglob("*") if path not in before and is_litter(path)]
     wrong = []
-    if not late and process.returncode not in (128 + number, 0, -number if seconds < 0.1 else 128 + number):
-        wrong.append(f"exit code {process.returncode}: {err.strip()[-300:]}")
-    if "Traceback" in err and seconds > 0.1:
-        wrong.append(f"traceback: {err.strip()[-300:]}")
+    # Before Python itself has started, nothing of ours can answer.
+    if code not in ((128 + number,) if at > EARLY_SECONDS else (128 + number, -number)):
+        wrong.append(f"exit code {code}: {said[-300:]}")
+    if "Traceback" in said and at > EARLY_SECONDS:
+        wrong.append(f"traceback: {said[-300:]}")
     if left:
         wrong.append(f"left behind: {left}")
-    return Outcome(took, "; ".join(wrong), late)
+    return Outcome(took, total - at, at, "; ".join(wrong), False), total
+
+
+def ended_at(process: int) -> float:
+    """Wait for a process, and return the seconds of the processor that it took."""
+    _, _, usage = os.wait4(process, 0)
+    return usage.ru_utime + usage.ru_stime
+
+
+def figures(outcomes: list[Outcome]) -> str:
+    """Median and largest time to the end, in words."""
+    words = []
+    for what, values in (("clock", [o.seconds for o in outcomes]), ("processor", [o.cpu for o in outcomes])):
+        ordered = sorted(values) or [0.0]
+        words.append(f"{what} median {ordered[len(ordered) // 2]:.2f} s, slowest {ordered[-1]:.2f} s")
+    return "; ".join(words)
 
 
 def is_litter(path: Path) -> bool:
@@ -95,7 +151,8 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--command", nargs="+", default=["upscale", "export", "calibrate", "train"])
-    parser.add_argument("--most", type=float, default=20.0, help="seconds after which no signal is sent any more")
+    parser.add_argument("--most", type=float, default=20.0, help="no signal after so many seconds of the processor")
+    parser.add_argument("--show", type=int, default=0, help="say this many of the slowest ends, one by one")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -105,34 +162,21 @@ def main() -> None:
         shutil.copy(default_model(), base / "bundled.onnx")
         shutil.copy(default_weights(), base)
         for command in options.command:
-            started = time.perf_counter()
             folder = Path(name) / command
             shutil.copytree(base, folder)
-            with subprocess.Popen(
-                [sys.executable, "-m", "flashrib.runtime.cli", *every[command]],
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            ) as process:
-                try:
-                    process.wait(options.most)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            whole = min(time.perf_counter() - started, options.most)
+            _, whole = run(every[command], folder, options.most, None)
             outcomes = []
             for index in range(options.moments):
                 shutil.rmtree(folder)
                 shutil.copytree(base, folder)
                 number = (signal.SIGINT, signal.SIGTERM)[index % 2]
-                outcomes.append(interrupt(every[command], folder, chance.uniform(0, whole), number))
-            times = sorted(outcome.seconds for outcome in outcomes if not outcome.late)
-            late = sum(outcome.late for outcome in outcomes)
-            median = times[len(times) // 2] if times else 0.0
+                outcomes.append(run(every[command], folder, chance.uniform(0, whole), number)[0])
+            timely = [outcome for outcome in outcomes if not outcome.late]
             print(
-                f"{command}: {len(times)} signals in {whole:.1f} s ({late} came after the end), median {median:.2f} s,",
-                end=" ",
+                f"{command}: {len(timely)} signals in {whole:.1f} s, load {os.getloadavg()[0]:.1f}: {figures(timely)}"
             )
-            print(f"slowest {max(times, default=0.0):.2f} s")
+            for outcome in sorted(timely, key=lambda outcome: -outcome.seconds)[: options.show]:
+                print(f"  after {outcome.moment:.2f} s: {outcome.seconds:.2f} s, {outcome.cpu:.2f} s of the processor")
             for outcome in outcomes:
                 if outcome.wrong:
                     print(f"  {outcome.wrong}")

@@ -13,12 +13,13 @@ import signal
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-GRACE_SECONDS = 0.8
+GRACE_SECONDS = 0.5
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -60,6 +61,15 @@ def install() -> None:
             signal.signal(number, _interrupt)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="flashrib-signals", daemon=True).start()
+
+
+def keep_imported() -> None:
+    """Spare the garbage collector what is there now, modules above all, for the rest of the process.
+
+    PyTorch and ONNX bring hundreds of thousands of objects. Each time that Python goes through all of them, it does nothing else for a
+    quarter of a second and more, and hears of no signal.
+    """
+    gc.freeze()
 
 
 def exit_code() -> int:
@@ -104,11 +114,12 @@ def end() -> None:
     for path in list(temporary):
         with contextlib.suppress(OSError):
             path.unlink()
-    for held in gc.get_objects():
-        # Only exact instances: asking a proxy for its class may run anything.
-        if type(held) is tempfile.TemporaryDirectory:
-            with contextlib.suppress(Exception):
-                held.cleanup()
+    # Each TemporaryDirectory has one; to look for them among all objects would take a second.
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        with contextlib.suppress(Exception):
+            held = finalizer.peek()
+            if held is not None and type(held[0]) is tempfile.TemporaryDirectory:
+                held[0].cleanup()
     if not said:
         say()
     with contextlib.suppress(Exception):

@@ -17,6 +17,7 @@ from flashrib.runtime.cli.options import add_checkpoint_options, whole_number
 from flashrib.runtime.cli.output import print_json, print_line
 from flashrib.runtime.errors import MissingPackageError, UsageError
 from flashrib.runtime.sessions.torch_plain import load_trained, require_torch
+from flashrib.runtime.stopping import keep_imported
 
 if TYPE_CHECKING:
     from flashrib.export.to_file import ExportReport
@@ -92,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_packages()
     from flashrib.export.to_file import export_file
 
+    keep_imported()
     options = ExportOptions(
         precision=arguments.precision,
         io=arguments.io,

@@ -10,6 +10,7 @@ from flashrib.runtime.cli.output import print_line
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.folders import made_folder
 from flashrib.runtime.sessions.torch_plain import DEVICES, require_torch
+from flashrib.runtime.stopping import keep_imported
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flashrib.model.training.config import read_config
     from flashrib.model.training.loop import train
 
+    keep_imported()
     if is_classifier(arguments.config):
         if arguments.qat:
             raise UsageError("--qat finetunes networks that upscale: leave it out for a classifier")

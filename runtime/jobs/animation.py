@@ -21,8 +21,9 @@ def upscale_animation(
     tile: int | tuple[int, int] | None = None,
     halo: int | None = None,
     quality: int | None = None,
+    strip: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[int, int]:
+) -> tuple[int, int, tuple[str, ...]]:
     """Upscale all pictures of a file into one; frames that equal the one before are not computed again.
 
     Args:
@@ -33,10 +34,11 @@ def upscale_animation(
         tile: see `upscale_array`.
         halo: see `upscale_array`.
         quality: 1 to 100 of lossy formats.
+        strip: write nothing beside the pixels but what their colours need.
         progress: called with (done, in all), in thousandths of a picture.
 
     Returns:
-        (height, width) of the first picture in pixels.
+        Height and width of the first picture in pixels, and what could not be kept.
 
     Raises:
         PictureError: a frame is damaged, or the target cannot hold it.
@@ -63,8 +65,8 @@ def upscale_animation(
             before = frame, result
             yield result
 
-    write_frames(target, upscaled(), animation, quality)
-    return size[0]
+    lost = write_frames(target, upscaled(), animation, quality, strip=strip)
+    return *size[0], lost
 
 
 def _equal(one: Picture, other: Picture) -> bool:

@@ -10,12 +10,12 @@ from PIL import Image
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.encode import Metadata
 from flashrib.runtime.pictures.files import our_pillow
+from flashrib.runtime.pictures.fit import check_hdr, fitted_metadata, stripped_metadata
 from flashrib.runtime.pictures.formats import format_of, opened_format
 from flashrib.runtime.pictures.large.sink import file_sink
 from flashrib.runtime.pictures.large.source import VipsSource
-from flashrib.runtime.pictures.large.tiff import scaled_geo_tags
+from flashrib.runtime.pictures.large.tiff import has_directories, scaled_geo_tags
 from flashrib.runtime.pictures.metadata import profile_of, read_exif, read_extras
-from flashrib.runtime.pictures.picture import Extras
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_stream
 
@@ -82,7 +82,7 @@ def upscale_large(
     quality: int | None = None,
     strip: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[int, int]:
+) -> tuple[int, int, tuple[str, ...]]:
     """Upscale a picture in bands of rows; memory is set by the width of the picture and the rows of a tile, not by its height.
 
     Args:
@@ -96,7 +96,7 @@ def upscale_large(
         progress: see `upscale_array`.
 
     Returns:
-        (height, width) of the source in pixels.
+        Height and width of the source in pixels, and what of it could not be kept.
 
     Raises:
         MissingPackageError: pyvips, or for TIFF tifffile, is not installed.
@@ -118,9 +118,16 @@ def upscale_large(
         exif = read_exif(image)[1] if _exif_is_at_hand(image) else None
         extras = read_extras(image, file, decoded=False)
         metadata = Metadata(profile_of(image, extras, exif, gray=pixels.gray), exif, extras)
-        if strip:
-            metadata = Metadata(metadata.icc, extras=Extras(colour_chunks=extras.colour_chunks, hdr=extras.hdr))
+    if strip:
+        metadata = stripped_metadata(metadata)
+    try:
+        check_hdr(metadata.extras, metadata.icc, kind)
+    except PictureError as error:
+        raise PictureError(f"{target}: cannot be written: {error}") from error
+    metadata, lost = fitted_metadata(metadata, kind)
+    if kind.name == "TIFF" and has_directories(metadata.exif):
+        lost = (*lost, "EXIF")
     tags = scaled_geo_tags(source, scale) if kind.name == "TIFF" and image.format == "TIFF" else []
     with file_sink(Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags) as sink:
         upscale_stream(session, pixels, sink, tile=tile, halo=halo, progress=progress)
-    return pixels.height, pixels.width
+    return pixels.height, pixels.width, lost

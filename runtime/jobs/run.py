@@ -121,6 +121,10 @@ def run_jobs(
                 raise
 
 
+# (height, width, what could not be kept)
+_Upscale = Callable[..., tuple[int, int, tuple[str, ...]]]
+
+
 class _Batch:
     def __init__(
         self,
@@ -191,9 +195,7 @@ class _Batch:
         lost = self._write(job, stripped(upscaled) if options.strip else upscaled, overwrite)
         return Done(job.source, job.target, *size, time.perf_counter() - began, count.tiles, lost=lost)
 
-    def _without_holding_it(
-        self, job: Job, overwrite: bool, journal: Journal | None, upscale: Callable[..., tuple[int, int]]
-    ) -> Done:
+    def _without_holding_it(self, job: Job, overwrite: bool, journal: Journal | None, upscale: _Upscale) -> Done:
         options, scale = self._options, self._session.info.scale
         began, count = time.perf_counter(), TileCount()
         check_output(job.target, overwrite=overwrite)
@@ -201,11 +203,15 @@ class _Batch:
             journal.begin(job.target)
         with self._one_at_a_time:
             self._started(job)
-            rows, columns = upscale(
-                tile=options.tile, halo=options.halo, quality=options.quality, progress=self._counted(count)
+            rows, columns, lost = upscale(
+                tile=options.tile,
+                halo=options.halo,
+                quality=options.quality,
+                strip=options.strip,
+                progress=self._counted(count),
             )
         size = (columns, rows, columns * scale, rows * scale)
-        return Done(job.source, job.target, *size, time.perf_counter() - began, count.tiles)
+        return Done(job.source, job.target, *size, time.perf_counter() - began, count.tiles, lost=lost)
 
     def _counted(self, count: "TileCount") -> Callable[[int, int], None]:
         """Progress that counts tiles as well, and ends the work when the batch is stopped."""
@@ -218,20 +224,20 @@ class _Batch:
 
         return progress
 
-    def _file_to_file(self, job: Job) -> Callable[..., tuple[int, int]] | None:
+    def _file_to_file(self, job: Job) -> _Upscale | None:
         """Return what upscales a picture without having it in memory as a whole, or None where that is not the way."""
         if not job.source.is_file() or is_stream(str(job.target)):
             return None
-        if animation := read_animation(job.source):
-            return functools.partial(upscale_animation, self._session, job.source, job.target, animation)
         info, most = self._session.info, self._options.max_pixels
+        if animation := read_animation(job.source, max_pixels=most):
+            return functools.partial(upscale_animation, self._session, job.source, job.target, animation)
         if result_bytes(job.source, info.scale) < self._options.bands_from:
             return None
         if most is not None and result_bytes(job.source, 1, samples=1) > most:
             return None  # refused where pictures are read whole
         if (info.whole_picture and self._options.tile is None) or not_in_bands_because(job.source, job.target):
             return None
-        return functools.partial(upscale_large, self._session, job.source, job.target, strip=self._options.strip)
+        return functools.partial(upscale_large, self._session, job.source, job.target)
 
     def _read(self, job: Job) -> Picture:
         most, truncated = self._options.max_pixels, self._options.allow_truncated

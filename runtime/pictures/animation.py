@@ -12,16 +12,18 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, TiffImagePlugin, features
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, features
 
 from flashrib.runtime.artifacts.files import opened_whole
 from flashrib.runtime.errors import PictureError
-from flashrib.runtime.pictures.encode import encode_tiff
+from flashrib.runtime.pictures.encode import Metadata, encode_tiff, pillow_blocks, png_chunks
 from flashrib.runtime.pictures.files import our_pillow, read_page
-from flashrib.runtime.pictures.fit import fitted
+from flashrib.runtime.pictures.fit import check_hdr, fitted, fitted_metadata, stripped, stripped_metadata
 from flashrib.runtime.pictures.formats import FORMATS, opened_format
-from flashrib.runtime.pictures.limits import max_pixels_by_memory
+from flashrib.runtime.pictures.limits import max_pixels_by_memory, too_large
+from flashrib.runtime.pictures.metadata import exif_as_srgb, profile_of, read_exif, read_extras
 from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.pictures.profiles import to_srgb
 
 # GIF is read and not written: 256 colours are no place for what a network makes.
 _ANIMATED = {".webp": "WEBP", ".png": "PNG"} | ({".avif": "AVIF"} if features.check("avif") else {})
@@ -37,20 +39,28 @@ class Animation:
         pages: True for a TIFF: pages, which have no times and may differ in size.
         durations: of each frame in milliseconds; of pages 0.
         loop: how often it is played; 0: for ever. None: once, or pages.
-        icc: ICC profile of all frames, or None.
+        metadata: what belongs to all frames; of pages nothing, each has its own.
+        gray_icc: profile of frames that are gray, which are converted to sRGB; None: `metadata` has the profile, if there is one.
+        max_pixels: of a page.
     """
 
     pages: bool
     durations: tuple[float, ...]
     loop: int | None
-    icc: bytes | None
+    metadata: Metadata = dataclasses.field(default_factory=Metadata)
+    gray_icc: bytes | None = None
+    max_pixels: int | None = None
 
 
-def read_animation(path: Path) -> Animation | None:
+def read_animation(path: Path, *, max_pixels: int | None = None) -> Animation | None:
     """Return what a file of several pictures says about itself, or None where it holds one, or is not read at all.
 
+    Args:
+        path: the file.
+        max_pixels: refuse larger frames and pages; None: what fits into free memory.
+
     Raises:
-        PictureError: a frame is damaged.
+        PictureError: a frame is damaged or too large, or frames are of different sizes.
     """
     several = False
     try:
@@ -60,20 +70,26 @@ def read_animation(path: Path) -> Animation | None:
             if not several or image.format not in {"TIFF", "GIF", *_ANIMATED.values()}:
                 return None
             # Before anything is decoded: sizes may be forged.
-            most, pixels = max_pixels_by_memory(), image.width * image.height
-            if pixels > most:
-                raise PictureError(f"{path}: {image.width} x {image.height} pixels are more than the limit of {most}")
+            most = max_pixels_by_memory() if max_pixels is None else max_pixels
+            if reason := too_large(image.width, image.height, most):
+                raise PictureError(f"{path}: {reason}")
             check = opened_format(image).check
             if check is not None and (damage := check(image, file)):
                 raise PictureError(f"{path}: {damage}")
             if image.format == "TIFF":
                 full = _full_pages(image)
-                return Animation(True, (0.0,) * len(full), None, None) if len(full) > 1 else None
+                return Animation(True, (0.0,) * len(full), None, max_pixels=max_pixels) if len(full) > 1 else None
             first = 1 if getattr(image, "default_image", False) else 0
-            icc, loop = image.info.get("icc_profile"), image.info.get("loop")
+            size, loop = image.size, image.info.get("loop")
+            metadata, gray_icc = _metadata(image, file)
             durations = []
             for number in range(first, count):
                 image.seek(number)
+                # A frame of a GIF may lie anywhere; Pillow would make the others as large.
+                if image.size != size:
+                    raise PictureError(
+                        f"{path}: is damaged: frame {number + 1} lies outside of its {size[0]} x {size[1]} pixels"
+                    )
                 image.load()
                 durations.append(float(image.info.get("duration", 0)))
     except PictureError:
@@ -82,7 +98,18 @@ def read_animation(path: Path) -> Animation | None:
         if not several:
             return None  # the reader of single pictures says it better
         raise PictureError(f"{path}: is damaged or truncated: {' '.join(str(error).split())}") from error
-    return Animation(False, tuple(durations), loop, icc)
+    return Animation(False, tuple(durations), loop, metadata, gray_icc)
+
+
+def _metadata(image: ImageFile.ImageFile, file: IO[bytes]) -> tuple[Metadata, bytes | None]:
+    """What belongs to all frames, and the profile of gray ones."""
+    gray = image.mode in ("1", "L", "LA")
+    exif = read_exif(image)[1]
+    extras = read_extras(image, file, decoded=False)
+    icc = profile_of(image, extras, exif, gray)
+    if not gray or icc is None:
+        return Metadata(icc, exif, extras), None
+    return Metadata(None, exif_as_srgb(exif), dataclasses.replace(extras, colour_chunks=())), icc
 
 
 def read_frames(path: Path, animation: Animation) -> Iterator[Picture]:
@@ -95,7 +122,7 @@ def read_frames(path: Path, animation: Animation) -> Iterator[Picture]:
         with Image.open(path) as image:
             full = _full_pages(image)
         for page in full:
-            yield read_page(path, page)
+            yield read_page(path, page, max_pixels=animation.max_pixels)
         return
     with Image.open(path) as image:
         first = image.n_frames - len(animation.durations)  # type: ignore[attr-defined]  # of the formats with several frames
@@ -104,9 +131,10 @@ def read_frames(path: Path, animation: Animation) -> Iterator[Picture]:
             samples = np.asarray(image.convert("RGBA"))
             alpha = np.ascontiguousarray(samples[..., 3])
             see_through = bool((alpha != 255).any())
-            yield Picture(
-                np.ascontiguousarray(samples[..., :3]), alpha if see_through else None, False, animation.icc, None
-            )
+            colour = samples[..., :3]
+            if animation.gray_icc and (converted := to_srgb(samples[..., :1], animation.gray_icc)) is not None:
+                colour = converted.repeat(3, axis=-1)
+            yield Picture(np.ascontiguousarray(colour), alpha if see_through else None, icc=animation.metadata.icc)
 
 
 def not_written_because(target: Path, animation: Animation) -> str | None:
@@ -118,14 +146,20 @@ def not_written_because(target: Path, animation: Animation) -> str | None:
     return None if suffix in _ANIMATED else f"{suffix} does not hold an animation: use one of {known}"
 
 
-def write_frames(path: Path, frames: Iterator[Picture], animation: Animation, quality: int | None = None) -> None:
+def write_frames(
+    path: Path, frames: Iterator[Picture], animation: Animation, quality: int | None = None, *, strip: bool = False
+) -> tuple[str, ...]:
     """Write frames or pages into a file, whole or not at all.
 
     Args:
         path: the file; `not_written_because` says nothing against it.
         frames: as many as `animation` has durations.
-        animation: times, loop and profile.
+        animation: times, loop and metadata.
         quality: 1 to 100 of WebP (lossless where None) and AVIF (90).
+        strip: write nothing beside the pixels but what their colours need.
+
+    Returns:
+        What could not be kept, for the user to read.
 
     Raises:
         PictureError: it cannot be written.
@@ -133,9 +167,13 @@ def write_frames(path: Path, frames: Iterator[Picture], animation: Animation, qu
     try:
         with opened_whole(path) as file:
             if animation.pages:
-                _write_pages(file, frames)
-            else:
-                _write_animation(file, _ANIMATED[path.suffix.lower()], frames, animation, quality)
+                return _write_pages(file, frames, strip)
+            metadata = stripped_metadata(animation.metadata) if strip else animation.metadata
+            row = next(row for row in FORMATS if path.suffix.lower() in row.suffixes)
+            check_hdr(metadata.extras, metadata.icc, row)
+            kept, lost = fitted_metadata(metadata, row)
+            _write_animation(file, _ANIMATED[path.suffix.lower()], frames, animation, kept, quality)
+            return lost
     except OSError as error:
         raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
     except ValueError as error:
@@ -143,14 +181,19 @@ def write_frames(path: Path, frames: Iterator[Picture], animation: Animation, qu
 
 
 def _write_animation(
-    file: IO[bytes], kind: str, frames: Iterator[Picture], animation: Animation, quality: int | None
+    file: IO[bytes],
+    kind: str,
+    frames: Iterator[Picture],
+    animation: Animation,
+    metadata: Metadata,
+    quality: int | None,
 ) -> None:
     images: Iterator[Image.Image] | list[Image.Image] = (_image(frame) for frame in frames)
     first = next(iter(images))
     if kind == "PNG":
         images = list(images)  # its encoder goes through them twice
     durations = [round(duration) for duration in animation.durations]
-    options: dict[str, Any] = {"duration": durations, "icc_profile": animation.icc or b""}
+    options: dict[str, Any] = {"duration": durations, **pillow_blocks(metadata)}
     if animation.loop is not None:
         options["loop"] = animation.loop
     if kind == "WEBP":
@@ -159,21 +202,30 @@ def _write_animation(
         options |= {"quality": quality or 90, "subsampling": "4:4:4"}
     else:
         options |= {"disposal": 0, "blend": 0, "default_image": False}  # each frame replaces the one before
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        # Pillow has its own ways for the others.
+        for name, chunk in png_chunks(Metadata(None, None, dataclasses.replace(metadata.extras, density=None))):
+            options["pnginfo"].add(name, chunk)
+        if metadata.extras.density:
+            options["dpi"] = metadata.extras.density
     content = io.BytesIO()
     first.save(content, kind, save_all=True, append_images=images, **options)
     file.write(content.getbuffer())
 
 
-def _write_pages(file: IO[bytes], frames: Iterator[Picture]) -> None:
+def _write_pages(file: IO[bytes], frames: Iterator[Picture], strip: bool) -> tuple[str, ...]:
     content = io.BytesIO()
+    lost: list[str] = []
     with TiffImagePlugin.AppendingTiffWriter(content, new=True) as writer:
         for page in frames:
-            samples, metadata, _ = fitted(page, _TIFF_ROW)
+            samples, metadata, of_page = fitted(stripped(page) if strip else page, _TIFF_ROW)
+            lost += [name for name in of_page if name not in lost]
             single = io.BytesIO()
             encode_tiff(single, samples, metadata)
             writer.write(single.getvalue())
             writer.newFrame()
         file.write(content.getvalue())
+    return tuple(lost)
 
 
 def _image(picture: Picture) -> Image.Image:

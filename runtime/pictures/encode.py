@@ -78,13 +78,13 @@ def encode_jpeg(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, qual
 def encode_webp(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write a WebP, lossless where `quality` is None."""
     options = {"lossless": quality is None, "quality": WEBP_LOSSLESS_EFFORT if quality is None else quality}
-    _pillow(to_8_bits(samples)).save(_as_file(file), "WEBP", **_blocks(metadata), **options)
+    _pillow(to_8_bits(samples)).save(_as_file(file), "WEBP", **pillow_blocks(metadata), **options)
 
 
 def encode_avif(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
     """Write an AVIF with 8 bits and without chroma subsampling; quality 90 where None."""
     image = _pillow(to_8_bits(samples))
-    image.save(_as_file(file), "AVIF", quality=quality or AVIF_QUALITY, subsampling="4:4:4", **_blocks(metadata))
+    image.save(_as_file(file), "AVIF", quality=quality or AVIF_QUALITY, subsampling="4:4:4", **pillow_blocks(metadata))
 
 
 def encode_jxl(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
@@ -229,7 +229,7 @@ def _photoshop_segment(iptc: bytes) -> bytes:
     return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
 
 
-def _blocks(metadata: Metadata) -> dict[str, Any]:
+def pillow_blocks(metadata: Metadata) -> dict[str, Any]:
     """Profile, EXIF and XMP as Pillow's encoders take them."""
     blocks = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.extras.xmp}
     return {name: block or b"" for name, block in blocks.items()}

@@ -31,7 +31,7 @@ from flashrib.runtime.pictures.formats import (
     written_format,
 )
 from flashrib.runtime.pictures.libtiff import libtiff_errors
-from flashrib.runtime.pictures.limits import max_pixels_by_memory
+from flashrib.runtime.pictures.limits import max_pixels_by_memory, too_large
 from flashrib.runtime.pictures.metadata import exif_as_srgb, profile_of, read_exif, read_extras
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.pictures.tiff import why_not_tiff
@@ -127,11 +127,12 @@ def read_stream(file: IO[bytes], name: str, *, max_pixels: int | None = None, al
     return dataclasses.replace(picture, extras=dataclasses.replace(picture.extras, lost=lost))
 
 
-def read_page(path: str | os.PathLike[str], page: int) -> Picture:
+def read_page(path: str | os.PathLike[str], page: int, *, max_pixels: int | None = None) -> Picture:
     """Read one page of a TIFF of several, counted from 0. See `read_picture`."""
+    limit = max_pixels_by_memory() if max_pixels is None else max_pixels
     try:
         with open(path, "rb") as file, our_pillow():
-            return _read(file, f"{os.fspath(path)} (page {page + 1})", max_pixels_by_memory(), lenient=False, page=page)
+            return _read(file, f"{os.fspath(path)} (page {page + 1})", limit, lenient=False, page=page)
     except OSError as error:
         raise PictureError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -271,11 +272,8 @@ def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool, page: int 
         page = kind.page(image) if wanted is None else wanted
         image.seek(page)
         width, height = image.size
-        if width * height > max_pixels:
-            raise PictureError(
-                f"{width} x {height} pixels are more than the limit of {max_pixels}; if you trust the file and have the memory,"
-                f" raise it: --max-pixels {width * height}"
-            )
+        if reason := too_large(width, height, max_pixels):
+            raise PictureError(reason)
         if kind.check is not None and not lenient and (damage := kind.check(image, file)):
             raise _DamagedError(damage)
         with libtiff_errors() as errors:

@@ -33,9 +33,8 @@ def fitted(picture: Picture, row: Format) -> tuple[NDArray[Any], Metadata, tuple
         PictureError: colours that neither the format nor sRGB can hold; the message lacks the file's name.
     """
     extras, exif, icc = picture.extras, picture.exif, picture.icc
-    lost = list(extras.lost)
-    if extras.hdr and "colour_chunks" not in row.keeps and icc is None:
-        raise PictureError(f"has {extras.hdr} colours (HDR), which {row.name} cannot keep; write a PNG")
+    lost: list[str] = []
+    check_hdr(extras, icc, row)
     samples = picture.samples(alpha=row.alpha)
     icc = matching_profile(icc, gray=samples.shape[-1] <= 2)
     as_colour = (samples.shape[-1] == 1 and not row.gray) or (
@@ -48,7 +47,20 @@ def fitted(picture: Picture, row: Format) -> tuple[NDArray[Any], Metadata, tuple
         extras = dataclasses.replace(extras, colour_chunks=())
     if as_colour:
         samples = samples[..., [0, 0, 0, *range(1, samples.shape[-1])]]
+    extras = dataclasses.replace(extras, lost=(*extras.lost, *lost))
+    return samples, *fitted_metadata(Metadata(icc, exif, extras), row)
 
+
+def check_hdr(extras: Extras, icc: bytes | None, row: Format) -> None:
+    """Refuse colours that neither a format nor sRGB can hold, by a PictureError that lacks the file's name."""
+    if extras.hdr and "colour_chunks" not in row.keeps and icc is None:
+        raise PictureError(f"has {extras.hdr} colours (HDR), which {row.name} cannot keep; write a PNG")
+
+
+def fitted_metadata(metadata: Metadata, row: Format) -> tuple[Metadata, tuple[str, ...]]:
+    """Return what of the metadata a format can hold, and what is not kept, for the user to read; the profile stays as it is."""
+    extras, exif, icc = metadata.extras, metadata.exif, metadata.icc
+    lost = list(extras.lost)
     extras = _translated(extras, row)
     if extras.density and "density" not in row.keeps and "exif" in row.keeps:
         exif, extras = _with_density(exif, extras.density), dataclasses.replace(extras, density=None)
@@ -61,13 +73,21 @@ def fitted(picture: Picture, row: Format) -> tuple[NDArray[Any], Metadata, tuple
     if extras.text and "text" not in row.keeps:
         lost.append("its texts (" + ", ".join(key for key, _ in extras.text) + ")")
     metadata, too_long = _within(Metadata(icc, exif, extras), row.longest_block)
-    return samples, metadata, (*lost, *too_long)
+    return metadata, (*lost, *too_long)
 
 
 def stripped(picture: Picture) -> Picture:
     """Return the picture with nothing but what its colours need."""
-    colours = Extras(colour_chunks=picture.extras.colour_chunks, hdr=picture.extras.hdr)
-    return dataclasses.replace(picture, exif=None, extras=colours)
+    return dataclasses.replace(picture, exif=None, extras=_colours(picture.extras))
+
+
+def stripped_metadata(metadata: Metadata) -> Metadata:
+    """Return nothing but what colours need."""
+    return Metadata(metadata.icc, None, _colours(metadata.extras))
+
+
+def _colours(extras: Extras) -> Extras:
+    return Extras(colour_chunks=extras.colour_chunks, hdr=extras.hdr)
 
 
 def _in_srgb(samples: NDArray[Any], icc: bytes) -> tuple[NDArray[Any], bool]:

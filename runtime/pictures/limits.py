@@ -16,6 +16,16 @@ def max_pixels_by_memory() -> int:
     return MOST_PIXELS if free is None else min(max(free // BYTES_PER_PIXEL, LEAST_PIXELS), MOST_PIXELS)
 
 
+def too_large(width: int, height: int, most: int) -> str:
+    """Return what is said about a picture of more than `most` pixels, or "" where it has no more."""
+    if width * height <= most:
+        return ""
+    return (
+        f"{width} x {height} pixels are more than the limit of {most}; if you trust the file and have the memory, raise it:"
+        f" --max-pixels {width * height}"
+    )
+
+
 def free_memory() -> int | None:
     """Return the bytes that this process may still take, by the machine and its control group; None where it cannot be told."""
     found = []

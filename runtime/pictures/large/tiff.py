@@ -7,16 +7,18 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from flashrib.runtime.errors import MissingPackageError
 from flashrib.runtime.pictures.encode import Metadata
+from flashrib.runtime.pictures.metadata import EXIF_IFD, GPS_IFD
 
 TILE = 256
 CLASSIC_LIMIT = 2**32 - 2**25
 """Bytes of pixels beyond which a file becomes a BigTIFF, whose offsets have 64 bits."""
 
 Tag = tuple[int, int, int, Any]
-_DOUBLE, _SHORT, _ASCII, _UNDEFINED = 12, 3, 2, 7
+_DOUBLE, _SHORT, _ASCII, _UNDEFINED, _BYTE = 12, 3, 2, 7, 1
 _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 _COPIED = {
     34735: _SHORT,
@@ -25,6 +27,7 @@ _COPIED = {
     42112: _ASCII,
     42113: _ASCII,
 }  # GeoTIFF's keys, GDAL's metadata and no-data
+_SOFTWARE = 305
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 
 
@@ -43,7 +46,7 @@ def write_tiff(
         rows: (any number of rows, W, channels), from top to bottom.
         shape: (H, W, channels), channels 1 or 3.
         dtype: uint8 or uint16.
-        metadata: its ICC profile is written; EXIF blocks have no place in a TIFF of this kind.
+        metadata: all of it is written but for EXIF's sub-directories, see `has_directories`.
         tags: further tags.
 
     Raises:
@@ -54,8 +57,18 @@ def write_tiff(
     height, width, channels = shape
     big = height * width * channels * dtype.itemsize > CLASSIC_LIMIT
     extra = list(tags)
-    if metadata.icc:
-        extra.append((34675, _UNDEFINED, len(metadata.icc), metadata.icc))
+    extras = metadata.extras
+    texts = {tag: text for tag, text in _block(metadata.exif).items() if isinstance(text, str)}
+    for tag, text in texts.items():
+        extra.append((tag, _ASCII, 0, text.encode()))
+    for tag, kind, block in (
+        (34675, _UNDEFINED, metadata.icc),
+        (700, _BYTE, extras.xmp),
+        (33723, _UNDEFINED, extras.iptc),
+    ):
+        if block:
+            extra.append((tag, kind, len(block), block))
+    density = {"resolution": extras.density, "resolutionunit": "inch"} if extras.density else {}
     with tifffile.TiffWriter(file, bigtiff=big) as writer:
         writer.write(
             _tiles(rows, width),
@@ -67,8 +80,22 @@ def write_tiff(
             compressionargs={"level": 3},
             extratags=extra,
             metadata=None,
-            software="flashrib",
+            software=False if _SOFTWARE in texts else "flashrib",
+            **density,
         )
+
+
+def has_directories(exif: bytes | None) -> bool:
+    """Whether an EXIF block says more than texts about the picture: how it was taken, and where."""
+    block = _block(exif)
+    return EXIF_IFD in block or GPS_IFD in block
+
+
+def _block(exif: bytes | None) -> Image.Exif:
+    block = Image.Exif()
+    if exif:
+        block.load(exif)
+    return block
 
 
 def scaled_geo_tags(path: Path, scale: int) -> list[Tag]:

@@ -14,12 +14,13 @@ from PIL import Image, ImageCms
 from flashrib.runtime.errors import PictureError
 from flashrib.runtime.jobs.large import not_in_bands_because, result_bytes, upscale_large
 from flashrib.runtime.jobs.plan import plan_jobs
-from flashrib.runtime.jobs.run import Options, run_jobs
+from flashrib.runtime.jobs.run import Done, Options, run_jobs
 from flashrib.runtime.pictures.files import read_picture
 from flashrib.runtime.pictures.large.source import VipsSource
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.upscale import upscale_array
 from tests.places import ROOT
+from tests.runtime.pictures.test_colours import with_chunks
 from tests.runtime.sessions.fakes import BlurredWindowSession
 
 pytest.importorskip("pyvips")
@@ -45,7 +46,7 @@ def test_equals_the_whole(suffix: str, dtype: Any, channels: int, session: Sessi
     pixels = picture(150, 90, dtype, channels)
     tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb" if channels == 3 else "minisblack")
     size = upscale_large(session, tmp_path / "in.tif", tmp_path / f"out.{suffix}", tile=32, halo=16)
-    assert size == (150, 90)
+    assert size == (150, 90, ())
     whole = upscale_array(session, pixels, tile=32, halo=16)
     if suffix == "tif":
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), whole)
@@ -176,3 +177,49 @@ def test_the_height_does_not_set_the_memory(name: str, tmp_path: Path) -> None:
         peaks.append(int(done.stdout))
     more = 2 * (16384 - 2048) * 2048 * 3 / 1024
     assert peaks[1] - peaks[0] < more / 10
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("strip", [False, True])
+def test_what_belongs_to_the_picture(suffix: str, strip: bool, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8769] = "Maker", {0x9003: "2024:01:01 00:00:00"}
+    Image.fromarray(picture(40, 30)).save(
+        tmp_path / "in.jpg", exif=exif, comment=b"hello", dpi=(300, 300), xmp=b"<x:xmpmeta/>", quality=95
+    )
+    jobs = plan_jobs([str(tmp_path / "in.jpg")], str(tmp_path / f"out.{suffix}"))
+    (done,) = run_jobs(BlurredWindowSession(), jobs, Options(bands_from=1, strip=strip))
+    assert isinstance(done, Done), done
+    extras = read_picture(tmp_path / f"out.{suffix}").extras
+    with Image.open(tmp_path / f"out.{suffix}") as image:
+        block = image.getexif()
+        said = block.get(0x010F), block.get_ifd(0x8769).get(0x9003)
+    if strip:
+        assert done.lost == ()
+        assert (said, extras.xmp, extras.comment, extras.density, extras.text) == ((None, None), None, None, None, ())
+        return
+    # Sub-directories are no part of a TIFF that is written in bands.
+    assert said == ("Maker", None if suffix == "tif" else "2024:01:01 00:00:00")
+    assert done.lost == (("its comment", "EXIF") if suffix == "tif" else ())
+    assert extras.xmp == b"<x:xmpmeta/>"
+    assert extras.density == pytest.approx((300, 300), abs=0.1)
+    comment = {"png": (None, (("Comment", "hello"),)), "jpg": (b"hello", ()), "tif": (None, ())}[suffix]
+    assert (extras.comment, extras.text) == comment
+
+
+def test_colours_that_no_profile_can_hold_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(with_chunks((b"cICP", bytes([9, 16, 0, 1]))))
+    for suffix, failed in (("jpg", True), ("tif", True), ("png", False)):
+        jobs = plan_jobs([str(tmp_path / "in.png")], str(tmp_path / f"out.{suffix}"))
+        (done,) = run_jobs(BlurredWindowSession(), jobs, Options(bands_from=1))
+        assert ("PQ colours (HDR)" in str(done)) == failed
+
+
+def test_larger_pictures_than_allowed_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(picture(40, 30)).save(tmp_path / "in.png")
+    jobs = plan_jobs([str(tmp_path / "in.png")], str(tmp_path / "out.png"))
+    (done,) = run_jobs(BlurredWindowSession(), jobs, Options(bands_from=1, max_pixels=1199))
+    assert "30 x 40 pixels are more than the limit of 1199; " in str(done)
+    assert not (tmp_path / "out.png").exists()
+    (done,) = run_jobs(BlurredWindowSession(), jobs, Options(bands_from=1, max_pixels=1200))
+    assert not isinstance(done, Exception), done
