@@ -9,7 +9,7 @@ the input and the output are compared: an input that differs while all layers be
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ _PRODUCTS = {"Conv", "Gemm", "MatMul", "MatMulInteger"}
 
 Values = NDArray[Any]
 _Hints = tuple[str | None, int | None, None, str | None]  # as `load_model` takes them
+Inputs = Mapping[str, Batch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,7 @@ def bisect(
     arch: str | None = None,
     scale: int | None = None,
     key: str | None = None,
+    noise: Batch | None = None,
 ) -> tuple[Divergence | None, list[Divergence]]:
     """Compare all layers that both models have, in the order of computation.
 
@@ -84,6 +86,7 @@ def bisect(
         arch: see `load_model`, for checkpoints.
         scale: see `load_model`, for checkpoints.
         key: see `load_model`, for checkpoints.
+        noise: for models that take some, see `flashrib.runtime.quality.parity_expected.noise_for`.
 
     Returns:
         The first divergence over the bound, None where there is none; and all tensors compared.
@@ -92,9 +95,10 @@ def bisect(
         ModelError: a file cannot be loaded, or the models have no layer in common.
         SessionError: a model cannot be run.
     """
+    inputs = {"input": batch} | ({} if noise is None else {"noise": noise})
     hints = (arch, scale, None, key)
-    expected = _tensors(reference, batch, hints)
-    found = _tensors(artifact, batch, hints)
+    expected = _tensors(reference, inputs, hints)
+    found = _tensors(artifact, inputs, hints)
     compared: list[Divergence] = []
     after = ""
     for (layer, end), values in found.items():
@@ -150,11 +154,11 @@ def layer_tensors(model: ModelProto) -> dict[tuple[str, str], list[str]]:
     return tensors
 
 
-def _tensors(path: Path, batch: Batch, hints: _Hints) -> dict[tuple[str, str], Values]:
-    return _from_checkpoint(path, batch, hints) if recognise_file(path) == CHECKPOINT else _from_onnx(path, batch)
+def _tensors(path: Path, inputs: Inputs, hints: _Hints) -> dict[tuple[str, str], Values]:
+    return _from_checkpoint(path, inputs, hints) if recognise_file(path) == CHECKPOINT else _from_onnx(path, inputs)
 
 
-def _from_checkpoint(path: Path, batch: Batch, hints: _Hints) -> dict[tuple[str, str], Values]:
+def _from_checkpoint(path: Path, inputs: Inputs, hints: _Hints) -> dict[tuple[str, str], Values]:
     """Run the deployment form and keep what enters and leaves the modules that have parameters of their own."""
     network = fold(load_model(path, *hints))
     kept: dict[tuple[str, str], Values] = {}
@@ -171,11 +175,12 @@ def _from_checkpoint(path: Path, batch: Batch, hints: _Hints) -> dict[tuple[str,
         if layer and any(True for _ in module.parameters(recurse=False)):
             module.register_forward_hook(keep(layer))
     with torch.inference_mode():
-        kept["output", "output"] = network(torch.from_numpy(batch)).numpy()
+        taken = zip(network.config.inputs(), inputs.values(), strict=False)  # those that take no noise have one
+        kept["output", "output"] = network(*(torch.from_numpy(value) for _, value in taken)).numpy()
     return kept
 
 
-def _from_onnx(path: Path, batch: Batch) -> dict[tuple[str, str], Values]:
+def _from_onnx(path: Path, inputs: Inputs) -> dict[tuple[str, str], Values]:
     """Run an ONNX file with the layers' tensors as further outputs."""
     try:
         model = onnx.load(path)
@@ -193,13 +198,14 @@ def _from_onnx(path: Path, batch: Batch) -> dict[tuple[str, str], Values]:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in ends)
     try:
         session = open_onnx(model.SerializeToString())
-        (end,) = session.get_inputs()
-        fetched = [name for name in names if name != end.name]
-        feed = batch.astype(np.float16) if end.type == "tensor(float16)" else batch
-        values = dict(zip(fetched, session.run(fetched, {end.name: feed}), strict=True))
+        ends_in = session.get_inputs()
+        taken = {end.name: value for end, value in zip(ends_in, inputs.values(), strict=False)}
+        half = ends_in[0].type == "tensor(float16)"
+        fed = {name: value.astype(np.float16) if half else value for name, value in taken.items()}
+        fetched = [name for name in names if name not in taken]
+        values = dict(zip(fetched, session.run(fetched, fed), strict=True)) | taken
     except Exception as error:
         raise SessionError(f"{path}: ONNX Runtime cannot show its layers: {' '.join(str(error).split())}") from error
-    values[end.name] = batch
     return {
         key: _flat(values[name] for name in found) if len(found) > 1 else values[found[0]]
         for key, found in tensors.items()

@@ -26,6 +26,7 @@ class ExportOptions:
         attention: body of the attention operators (`flashrib.export.operators.bodies`); None takes the one that the operator's row in
             the table names for the precision.
         clamp: bound the output to 0..1.
+        noise: for networks that take noise: "input", an input of its own; "none", zeros; or a seed, whose noise is inside the file.
         inline: put the bodies of attention into the graph in place of functions, for runtimes that know no functions; the body is
             "standard" unless `attention` names another. Engines and calibration need the functions.
 
@@ -41,6 +42,7 @@ class ExportOptions:
     attention: str | None = None
     clamp: bool = False
     inline: bool = False
+    noise: str | int = "input"
 
     def __post_init__(self) -> None:
         choices = (

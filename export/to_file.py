@@ -43,6 +43,7 @@ def export_file(
     """
     options = options or ExportOptions()
     start = time.perf_counter()
+    network = network.with_noise(options.noise)
     model, sizes = export_graph(network, options, source_sha256)
     checks: list[CheckResult] = []
     save_onnx(model, path, check=lambda staged: checks.extend(check_file(staged, network, options.clamp)))

@@ -40,7 +40,7 @@ def onnx_from_network(
 
     Raises:
         ModelError: the exported graph is not valid ONNX, or a weight does not fit the precision.
-        UsageError: an operator without such a body, or a tile smaller than the network's minimum.
+        UsageError: an operator without such a body, a tile smaller than the network's minimum, or noise for a network without any.
     """
     return export_graph(network, options or ExportOptions(), source_sha256)[0]
 
@@ -53,6 +53,7 @@ def export_graph(
     Returns:
         The model, and `nodes_traced`, `bytes_traced` (as torch's exporter writes it, in float32), `nodes` and `bytes`.
     """
+    network = network.with_noise(options.noise)
     config = network.config
     if options.tile is not None:
         height, width = options.tile

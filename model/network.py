@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from flashrib.model.config import NetworkConfig, UpscalerConfig
+from flashrib.runtime.errors import UsageError
 
 
 class Network(nn.Module):
@@ -24,6 +25,16 @@ class Network(nn.Module):
     def undecayed(self) -> set[str]:
         """Names of parameters without weight decay."""
         return set()
+
+    def with_noise(self, source: str | int) -> "Network":
+        """The same network with its noise from elsewhere, sharing the parameters: "input", "none" (zeros) or a seed, whose noise is inside.
+
+        Raises:
+            UsageError: it takes no noise.
+        """
+        if source == "input":
+            return self
+        raise UsageError(f"{self.config.name} takes no noise: leave --noise-seed and --no-noise out")
 
     def unquantized(self) -> set[str]:
         """Prefixes of the names of modules whose products stay as they are in quantization-aware finetuning."""

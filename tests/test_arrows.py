@@ -18,6 +18,7 @@ ARROWS = {
     "runtime": "runtime.lazy",  # the public names, which are loaded when they are used
     "runtime.errors": "",
     "runtime.lazy": "",
+    "runtime.noise": "",
     "runtime.overlap": "",
     "runtime.progress": "",
     "runtime.stopping": "",
@@ -50,7 +51,7 @@ ARROWS = {
     " runtime.sessions.onnx_cpu",
 }
 # What everything may import.
-BOTTOM = "runtime.errors runtime.lazy runtime.overlap runtime.progress runtime.stopping runtime.schema"
+BOTTOM = "runtime.errors runtime.lazy runtime.overlap runtime.progress runtime.stopping runtime.schema runtime.noise"
 # Only these import more, within functions: a session when it is opened, a command when it runs.
 LATER = {"runtime.sessions": "model export.emulate", "runtime.cli": "runtime model export calibration"}
 

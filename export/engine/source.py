@@ -16,8 +16,10 @@ from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError
+from flashrib.runtime.noise import padded
 from flashrib.runtime.nvidia.flavours import Flavour, version_numbers
 
+_SIDES = ("height", "width")
 _IO = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
@@ -32,7 +34,7 @@ class Source:
         sha256: hash of the file and its external data.
         dim: channels of the feature map between the layers.
         batch: images of one run.
-        inputs: name -> shape of its inputs; "height" and "width" stand for sides that are open.
+        inputs: name -> shape of its inputs; "height" and "width", and the same with "noise_", stand for sides that are open.
         static: (H, W) where it takes one size only.
         io: dtype of inputs and outputs.
         layers: its attention layers whose fusion is to be checked.
@@ -51,7 +53,9 @@ class Source:
 
     def shapes(self, size: Side) -> dict[str, tuple[int, ...]]:
         """Shapes of all inputs for images of `size` (H, W), by name."""
-        sides = {"height": size[0], "width": size[1]}
+        about = self.metadata
+        sides = dict(zip(_SIDES, size, strict=True))
+        sides |= {f"noise_{axis}": about.scale * padded(side, about.alignment) for axis, side in sides.items()}
         return {
             name: tuple(sides[axis] if isinstance(axis, str) else axis for axis in shape)
             for name, shape in self.inputs.items()
@@ -66,10 +70,6 @@ def read_source(path: Path) -> Source:
             can be built from.
     """
     metadata = describe_onnx(path)
-    if metadata.noise:
-        raise ModelError(
-            f"{path}: takes noise beside the picture, which the TensorRT session does not give: run it with --session onnxruntime"
-        )
     if metadata.calibration is not None and metadata.calibration.get("rest") == "fp32":
         raise ModelError(
             f"{path}: what is not quantized computes in fp32, but TensorRT fuses attention in fp16 and bf16 only: calibrate an export"
@@ -137,7 +137,9 @@ def _inputs(path: Path, model: ModelProto, metadata: ModelInfo) -> tuple[dict[st
     shapes: dict[str, tuple[int | str, ...]] = {}
     for value in graph.input:
         shapes[value.name] = tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
-        unknown = [axis for axis in shapes[value.name] if isinstance(axis, str) and axis not in ("height", "width")]
+        unknown = [
+            axis for axis in shapes[value.name] if isinstance(axis, str) and axis.removeprefix("noise_") not in _SIDES
+        ]
         if unknown:
             raise ModelError(
                 f"{path}: the size {unknown[0]!r} of the input {value.name!r} is open, and an engine needs it: export it with --tile HxW"

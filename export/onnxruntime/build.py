@@ -77,7 +77,7 @@ def build_with_library(
         from flashrib.export.onnxruntime.trace import traced_with_passes
         from flashrib.runtime.sessions.torch_plain import load_trained
 
-        network = load_trained(model, arch, scale, key)
+        network = load_trained(model, arch, scale, key).with_noise(options.noise)
         graph = traced_with_passes(network, options.precision or "fp16", options.size, sha256_of(model))
     else:
         graph = _given(model, options, arch, scale, key)
@@ -123,7 +123,15 @@ def _capabilities(targets: tuple[str, ...]) -> list[int]:
 def _given(model: Path, options: LibraryOptions, arch: str | None, scale: int | None, key: str | None) -> ModelProto:
     """The ONNX file that the library is for."""
     info = describe_onnx(model)
-    given = {"precision": options.precision, "arch": arch, "scale": scale, "key": key, "opt": options.size}
+    noise = None if options.noise == "input" else options.noise
+    given = {
+        "precision": options.precision,
+        "arch": arch,
+        "scale": scale,
+        "key": key,
+        "opt": options.size,
+        "noise-seed or --no-noise": noise,
+    }
     for name, value in given.items():
         if value is not None:
             raise UsageError(

@@ -21,6 +21,7 @@ class LibraryOptions:
         targets: "sm80", ..., or "current" alone, the first GPU of this machine.
         precision: of a file made from a checkpoint; None: fp16.
         size: (H, W) of its input in pixels; None leaves both dynamic.
+        noise: of a file made from a checkpoint; see `flashrib.model.network.Network.with_noise`.
 
     Raises:
         UsageError: a value that is not possible.
@@ -29,6 +30,7 @@ class LibraryOptions:
     targets: tuple[str, ...] = TARGETS
     precision: str | None = None
     size: Side | None = None
+    noise: str | int = "input"
 
     def __post_init__(self) -> None:
         if self.targets != (CURRENT,):

@@ -64,12 +64,8 @@ def build_package(
                 "a package for a GPU is built on that GPU, and PyTorch sees none here: build it there, or with --target cpu"
             )
         capability = torch.cuda.get_device_capability()
-    network = load_trained(checkpoint, arch, scale, key)
+    network = load_trained(checkpoint, arch, scale, key).with_noise(options.noise)
     config = network.config
-    if config.facts().get("noise"):
-        raise UsageError(
-            f"{checkpoint}: {config.name} takes noise beside the picture, which packages do not: run the checkpoint with --session torch"
-        )
     fixed: Side | None = config.facts().get("fixed_size")
     if fixed and options.size not in (None, fixed):
         raise UsageError(
@@ -108,18 +104,21 @@ def _compile(network: Network, package: Path, size: Side, options: PackageOption
     device = "cpu" if options.target == "cpu" else "cuda"
     dtype = torch_dtype(options.precision)
     module: nn.Module = fold(network) if device == "cpu" else gpu_network(network, dtype)
-    example = torch.zeros((1, 3, *size), dtype=dtype, device=device)
+    sides = network.config.open_sizes(*size)
+    examples = [torch.zeros(i.sizes(**sides), dtype=dtype, device=device) for i in network.config.inputs()]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch to its own developers
-        program = torch.export.export(module.to(device), (example,))
+        program = torch.export.export(module.to(device), tuple(examples))
         aoti_compile_and_package(program, package_path=str(package))
         with full_float32(device):
-            _compare(module, package, torch.rand_like(example), DIFFERENCES[options.precision])
+            _compare(
+                module, package, [torch.rand_like(example) for example in examples], DIFFERENCES[options.precision]
+            )
 
 
-def _compare(module: nn.Module, package: Path, picture: torch.Tensor, bound: float) -> None:
+def _compare(module: nn.Module, package: Path, inputs: list[torch.Tensor], bound: float) -> None:
     """Refuse a package that computes something else than the network it was compiled from, or that no new process can load."""
-    wanted, found = module(picture), run_alone(package, picture)
+    wanted, found = module(*inputs), run_alone(package, inputs)
     error = rms_ratio(wanted.double().cpu().numpy(), found.double().cpu().numpy(), least=1e-6)
     if not error <= bound:
         raise SessionError(

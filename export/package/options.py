@@ -20,6 +20,7 @@ class PackageOptions:
         precision: one of `PRECISIONS`.
         size: (H, W) of the input in pixels; None: `USUAL_SIDE`, in whole windows.
         target: "current", the GPU of this machine, or "cpu".
+        noise: see `flashrib.model.network.Network.with_noise`.
 
     Raises:
         UsageError: a value that is not possible, or two that contradict each other.
@@ -28,6 +29,7 @@ class PackageOptions:
     precision: str = "fp16"
     size: Side | None = None
     target: str = "current"
+    noise: str | int = "input"
 
     def __post_init__(self) -> None:
         for name, possible in (("precision", PRECISIONS), ("target", TARGETS)):

@@ -1,4 +1,4 @@
-"""Run a package of AOTInductor in a process of its own: `python -m flashrib.export.package.run PACKAGE PICTURE RESULT`.
+"""Run a package of AOTInductor in a process of its own: `python -m flashrib.export.package.run PACKAGE INPUTS RESULT`.
 
 What a package does to the process that compiled it says little about others: one that was linked with a C++ compiler without the shared
 libstdc++ works there and ends every other process that loads it (seen with PyTorch 2.11).
@@ -16,17 +16,17 @@ from flashrib.runtime.errors import SessionError
 from flashrib.runtime.sessions.torch_plain import full_float32
 
 
-def run_alone(package: Path, picture: torch.Tensor) -> torch.Tensor:
-    """Result of the package for `picture`, from a new process.
+def run_alone(package: Path, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """Result of the package for a picture, and its noise where it takes some, from a new process.
 
     Raises:
         SessionError: the package cannot be loaded or run there.
     """
-    if picture.is_cuda:
+    if inputs[0].is_cuda:
         torch.cuda.empty_cache()  # the other process needs memory too
     with tempfile.TemporaryDirectory(prefix="flashrib-") as folder:
-        given, found = Path(folder) / "picture.pt", Path(folder) / "result.pt"
-        torch.save(picture, given)
+        given, found = Path(folder) / "inputs.pt", Path(folder) / "result.pt"
+        torch.save(inputs, given)
         command = [sys.executable, "-m", "flashrib.export.package.run", str(package), str(given), str(found)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode < 0:
@@ -42,14 +42,14 @@ def run_alone(package: Path, picture: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def main(package: str, picture: str, result: str) -> None:
+def main(package: str, given: str, result: str) -> None:
     from torch._inductor import aoti_load_package
 
     import flashrib.model.gpu.convolution  # noqa: F401  # the operator that packages for GPUs call
 
-    batch = torch.load(picture, weights_only=True)
-    with full_float32(batch.device.type), torch.inference_mode():
-        torch.save(aoti_load_package(package, run_single_threaded=True)(batch), result)
+    inputs = torch.load(given, weights_only=True)
+    with full_float32(inputs[0].device.type), torch.inference_mode():
+        torch.save(aoti_load_package(package, run_single_threaded=True)(*inputs), result)
 
 
 if __name__ == "__main__":

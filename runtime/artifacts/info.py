@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from flashrib.runtime import schema
 from flashrib.runtime.errors import ModelError, SilentModelError
+from flashrib.runtime.noise import MOST_SEEDS
 
 PREFIX = "flashrib."
 
@@ -45,6 +46,8 @@ class ModelInfo:
         channels: channels of the input, 3 being RGB. Neutral: 3.
         fixed_size: (H, W) in input pixels where the model takes this size only. Neutral: None, it takes any from `minimum` on.
         noise: standard deviation of the second input, noise of the picture's size, 1 being white. Neutral: 0.0, there is one input.
+        noise_seed: seed of the noise that the model has inside, that of its first `alignment` x `alignment` pixels, repeated. Neutral:
+            None, it has none.
         weights_sha256: of an ONNX file: hash of the names, types and shapes of its initialisers, and hash of their values, with a
             colon between; see `flashrib.runtime.artifacts.onnx_weights`. Neutral: "", unknown.
         architecture_config: facts about the architecture that the keys and shapes of a checkpoint do not tell, in JSON's types.
@@ -73,6 +76,7 @@ class ModelInfo:
     channels: int = 3
     fixed_size: tuple[int, int] | None = None
     noise: float = 0.0
+    noise_seed: int | None = None
     weights_sha256: str = ""
     architecture_config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -184,6 +188,7 @@ SCHEMA = {
     "channels": schema.whole(1, 1024),
     "fixed_size": schema.optional(schema.several(_SIDE, 2, 2)),
     "noise": schema.number(0, 1000),
+    "noise_seed": schema.optional(schema.whole(0, MOST_SEEDS - 1)),
     "weights_sha256": schema.text(),
     "architecture_config": schema.OBJECT,
 }

@@ -7,7 +7,7 @@ from typing import Any
 from flashrib.export.engine.options import ATTENTION
 from flashrib.export.package.options import PRECISIONS
 from flashrib.runtime.cli.builders import BUILDERS, check_options
-from flashrib.runtime.cli.options import add_checkpoint_options, tile_sides, whole_number
+from flashrib.runtime.cli.options import add_checkpoint_options, add_noise_options, tile_sides, whole_number
 from flashrib.runtime.cli.output import print_json, print_table
 
 
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is built from a checkpoint (aoti and onnxruntime)")
     group.add_argument("--precision", choices=PRECISIONS, help="what it computes in; default: fp16")
     add_checkpoint_options(group)
+    add_noise_options(group)
     parser.add_argument(
         "--attention",
         choices=ATTENTION,

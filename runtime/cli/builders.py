@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flashrib.runtime.artifacts.engine import EngineManifest
+from flashrib.runtime.cli.options import noise_source
 from flashrib.runtime.cli.output import BuildBar
 from flashrib.runtime.errors import MissingPackageError, UsageError
 from flashrib.runtime.nvidia.flavours import FLAVOURS
@@ -42,13 +43,15 @@ class Builder:
 
 
 def check_options(builder: Builder, arguments: argparse.Namespace) -> None:
-    """Refuse options that a builder does not take; their values are false where they are not given.
+    """Refuse options that a builder does not take; their values are None, False or empty where they are not given.
 
     Raises:
         UsageError: one is given.
     """
     for name in dict.fromkeys(name for row in BUILDERS.values() for name in row.options):
-        if name not in builder.options and getattr(arguments, name):
+        value = getattr(arguments, name)
+        given = value is not None and value is not False and value != ()  # the seed 0 is given
+        if name not in builder.options and given:
             owners = " or ".join(row.name for row in BUILDERS.values() if name in row.options)
             raise UsageError(
                 f"--{name.replace('_', '-')}: --flavour {builder.name} has no such option, it belongs to {owners}: leave it out"
@@ -94,7 +97,7 @@ def build_package_file(arguments: argparse.Namespace) -> Built:
 
     target = arguments.target[0] if arguments.target else "current"
     precision = arguments.precision or ("fp32" if target == "cpu" else "fp16")
-    options = PackageOptions(precision, arguments.opt, target)
+    options = PackageOptions(precision, arguments.opt, target, noise_source(arguments))
     manifest = build_package(arguments.model, arguments.output, options, arguments.arch, arguments.scale, arguments.key)
     major, minor = manifest.capability
     height, width = manifest.size
@@ -118,7 +121,7 @@ def build_library_file(arguments: argparse.Namespace) -> Built:
     from flashrib.export.onnxruntime.build import build_with_library
     from flashrib.export.onnxruntime.options import TARGETS, LibraryOptions
 
-    options = LibraryOptions(arguments.target or TARGETS, arguments.precision, arguments.opt)
+    options = LibraryOptions(arguments.target or TARGETS, arguments.precision, arguments.opt, noise_source(arguments))
     manifest = build_with_library(
         arguments.model, arguments.output, options, arguments.arch, arguments.scale, arguments.key
     )
@@ -151,6 +154,8 @@ def _rows_of_engine(
     ]
 
 
+_OF_CHECKPOINTS = ("precision", "arch", "scale", "key", "noise_seed", "no_noise")
+
 BUILDERS = {
     row.name: row
     for row in (
@@ -169,13 +174,13 @@ BUILDERS = {
         Builder(
             "aoti",
             "PyTorch's AOTInductor, on the GPU that it is for",
-            ("target", "opt", "precision", "arch", "scale", "key"),
+            ("target", "opt", *_OF_CHECKPOINTS),
             build_package_file,
         ),
         Builder(
             "onnxruntime",
             "an ONNX file with a library of flashrib's kernels for ONNX Runtime's CUDA provider, needs no GPU",
-            ("target", "opt", "precision", "arch", "scale", "key"),
+            ("target", "opt", *_OF_CHECKPOINTS),
             build_library_file,
         ),
     )

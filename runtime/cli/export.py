@@ -13,7 +13,7 @@ from flashrib.runtime.artifacts.bundled import default_weights
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
-from flashrib.runtime.cli.options import add_checkpoint_options, whole_number
+from flashrib.runtime.cli.options import add_checkpoint_options, add_noise_options, noise_source, whole_number
 from flashrib.runtime.cli.output import print_json, print_line
 from flashrib.runtime.errors import MissingPackageError, UsageError
 from flashrib.runtime.sessions.torch_plain import load_trained, require_torch
@@ -74,12 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " OpenVINO; no engine is built from such a file",
     )
     group.add_argument("--clamp", action="store_true", help="bound the output to 0..1")
+    add_noise_options(group)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Turn a checkpoint into an ONNX file, and prove that it computes the same.
 
-    The file has one input `input` and one output `output`, (N, 3, H, W), RGB, 0..1.
+    The file has one input `input` and one output `output`, (N, 3, H, W), RGB, 0..1;
+    of SST-Real also the input `noise`, unless an option puts it inside.
     It appears once it is valid ONNX and its output in ONNX Runtime agrees with the
     PyTorch network in float32; otherwise the command fails. ONNX Runtime's CPU
     knows no bf16, and rounds little in fp16: there the same graph is run in float32
@@ -102,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         opset=arguments.opset,
         attention=arguments.attention,
         clamp=arguments.clamp,
+        noise=noise_source(arguments),
         inline=arguments.inline,
     )
     path = arguments.checkpoint or default_weights()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.noise import MOST_SEEDS
 from flashrib.runtime.sessions.ensemble import Ensemble
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.providers import PROVIDERS
@@ -87,6 +88,29 @@ def add_checkpoint_options(parser: argparse._ActionsContainer, otherwise: str = 
         metavar="NAME",
         help="where in a checkpoint the network is, if it is not found, or another one is meant, such as state_dict.generator",
     )
+
+
+def add_noise_options(parser: argparse._ActionsContainer) -> None:
+    """Add where the noise of a network comes from that takes some; `noise_source` reads them."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--noise-seed",
+        metavar="N",
+        type=whole_number(0, MOST_SEEDS - 1),
+        help="SST-Real: put the noise of this seed inside, so that the picture is the one input",
+    )
+    group.add_argument(
+        "--no-noise",
+        action="store_true",
+        help="SST-Real: leave the noise out, for a smoother result from the picture alone",
+    )
+
+
+def noise_source(arguments: argparse.Namespace) -> str | int:
+    """Return what `flashrib.model.network.Network.with_noise` takes."""
+    if arguments.no_noise:
+        return "none"
+    return "input" if arguments.noise_seed is None else int(arguments.noise_seed)
 
 
 def add_tile_options(parser: argparse.ArgumentParser, default: str = f"{DEFAULT_TILE}") -> None:

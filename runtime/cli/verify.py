@@ -11,6 +11,7 @@ from flashrib.runtime.cli.options import add_checkpoint_options, whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import FlashribError, MissingPackageError, UsageError
 from flashrib.runtime.quality.parity import Artifact, Parity, psnr_drop, verify
+from flashrib.runtime.quality.parity_expected import noise_for, noise_source
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED
 from flashrib.runtime.quality.parity_report import figure, version, write_report
 from flashrib.runtime.quality.polygraphy_files import require_polygraphy, write_polygraphy_files
@@ -125,6 +126,9 @@ def _first_layer(artifact: Artifact, parity: Parity, arguments: argparse.Namespa
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "--bisect", "export") from error
     batch = parity.cases[artifact.worst.case].batch
+    assert parity.reference.info is not None
+    about = parity.reference.info, artifact.info or parity.reference.info
+    noises = [noise_for(info, batch, noise_source(*about), parity.seed) for info in about if info.noise]
     try:
         first, compared = bisect(
             parity.reference.file,
@@ -134,6 +138,7 @@ def _first_layer(artifact: Artifact, parity: Parity, arguments: argparse.Namespa
             arch=arguments.arch,
             scale=arguments.scale,
             key=arguments.key,
+            noise=noises[0] if noises else None,
         )
     except FlashribError as error:
         return f"no layer can be named: {error}"

@@ -1,6 +1,7 @@
 """Parity: artifacts (checkpoints, ONNX files, engines) against a reference, on the same inputs."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flashrib.runtime.artifacts.files import sha256_of
+from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.kinds import ONNX, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
 from flashrib.runtime.artifacts.onnx_weights import check_weights
@@ -24,6 +26,7 @@ from flashrib.runtime.errors import (
 from flashrib.runtime.progress import Progress
 from flashrib.runtime.quality.metrics import psnr
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, Bound, bound_of
+from flashrib.runtime.quality.parity_expected import Expected, Source, noise_source, run_with
 from flashrib.runtime.quality.parity_inputs import DEFAULT_SIDE, SEED, Case, Pixels, made_cases, picture_cases
 from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions.protocol import Batch, Session
@@ -74,6 +77,7 @@ class Artifact:
         comparisons: one per input; none for the reference.
         failure: what is wrong, in one line; None: nothing.
         layer: the first layer that diverges, in words, where somebody looked for it.
+        info: what is known about it; None where it could not be opened.
         damage: what is wrong with the file's weights, in one line, though it can be opened; None: nothing that is known.
     """
 
@@ -85,6 +89,7 @@ class Artifact:
     comparisons: list[Comparison] = dataclasses.field(default_factory=list)
     failure: str | None = None
     layer: str | None = None
+    info: ModelInfo | None = None
     damage: str | None = None
 
     @property
@@ -171,12 +176,18 @@ def verify(
         parity = Parity(truth, results, base.info.scale, seed, {case.name: case for case, _ in work}, [])
         runs, done = sum(1 + len(indices) for _, indices in work), 0
         for case, indices in work:
-            expected = _expected(reference, base, case)
-            running = {index: sessions[index] for index in indices if results[index].failure is None}
-            outputs = {index: _compared(results[index], session, case, expected) for index, session in running.items()}
-            if case.name in kept and expected.ndim == 4:  # scores are no picture
-                shown = {index: output for index, output in outputs.items() if output is not None}
-                parity.shown.append(Shown(case, expected, shown))
+            expected = Expected(reference, base, case, seed)
+            by_noise: dict[Source, list[int]] = {}
+            for index in indices:
+                if results[index].failure is None:
+                    by_noise.setdefault(noise_source(base.info, sessions[index].info), []).append(index)
+            for source, running in (by_noise or {noise_source(base.info, base.info): []}).items():
+                wanted = expected.of(source)
+                ran = functools.partial(_compared, case=case, source=source, expected=wanted, seed=seed)
+                outputs = {index: ran(results[index], sessions[index]) for index in running}
+                if case.name in kept and wanted.ndim == 4:  # scores are no picture
+                    shown = {index: output for index, output in outputs.items() if output is not None}
+                    parity.shown.append(Shown(case, wanted, shown))
             done += 1 + len(indices)
             progress(done, runs)
     for artifact in results:
@@ -209,7 +220,7 @@ def _opened(artifact: Artifact, hints: _Hints) -> Session:
         damaged=artifact.damage is not None,
         key=hints.key if "key" in row.options else None,
     )
-    artifact.precision = session.info.precision
+    artifact.info, artifact.precision = session.info, session.info.precision
     return session
 
 
@@ -268,22 +279,13 @@ def _choose_shown(work: list[tuple[Case, list[int]]], most: int) -> set[str]:
     return {case.name for case in visible[:most]}
 
 
-def _expected(reference: Path, base: Session, case: Case) -> Batch:
-    """Return the reference's output, or raise SessionError where nothing can be compared with it."""
-    expected = base.run(case.batch)
-    if not np.isfinite(expected).all():
-        raise SessionError(
-            f"{reference}: NaN or infinity in the reference's output for the input {case.name!r}: nothing can be compared"
-            " with it"
-        )
-    return expected
-
-
-def _compared(artifact: Artifact, session: Session, case: Case, expected: Batch) -> Batch | None:
+def _compared(
+    artifact: Artifact, session: Session, case: Case, source: Source, expected: Batch, seed: int
+) -> Batch | None:
     """Run an artifact, note how its output compares, and return it; None where it failed, which is noted instead."""
     assert artifact.bound is not None
     try:
-        output = session.run(case.batch)
+        output = run_with(session, case.batch, source, seed)
         wanted = np.clip(expected, 0, 1) if session.info.clamp else expected
         artifact.comparisons.append(compare(case, wanted, output, artifact.bound, session.info.scale))
     except SessionError as error:
@@ -367,6 +369,7 @@ def to_8_bits(batch: Batch) -> Pixels:
 def _check_alike(session: Session, reference: Path, base: Session) -> None:
     """Raise ModelError where no common input gives comparable outputs."""
     seen, wanted = session.info, base.info
+    noise_source(wanted, seen)
     if seen.scale != wanted.scale:
         raise ModelError(f"upscales by {seen.scale}, but the reference {reference} by {wanted.scale}")
     if wanted.fixed_size and seen.fixed_size not in (None, wanted.fixed_size):

@@ -75,6 +75,10 @@ def write_polygraphy_files(parity: Parity, folder: Path) -> Path:
         raise UsageError("--polygraphy: takes one artifact, an ONNX file, since that is what polygraphy runs")
     file = parity.artifacts[0].file
     info = describe_onnx(file)
+    if info.noise:
+        raise UsageError(
+            f"--polygraphy: {file} takes noise beside the picture: export it with --noise-seed or --no-noise"
+        )
     comparator: Any = importlib.import_module("polygraphy.comparator")
     cases = [shown for shown in parity.shown if info.fixed_size in (None, shown.case.batch.shape[2:])]
     if not cases:

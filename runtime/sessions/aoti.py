@@ -16,7 +16,7 @@ from flashrib.runtime.artifacts.package import (
     read_package_manifest,
 )
 from flashrib.runtime.errors import SessionError, UsageError
-from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.base import SessionBase, given_to, noise_multiple
 from flashrib.runtime.sessions.devices import check_device, choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 from flashrib.runtime.sessions.torch_gpu.session import GpuSession, torch_dtype
@@ -26,7 +26,7 @@ from flashrib.runtime.sessions.torch_plain import one_line_errors, require_torch
 if TYPE_CHECKING:
     import torch
 
-Network = Callable[["torch.Tensor"], "torch.Tensor"]
+Network = Callable[..., "torch.Tensor"]
 
 
 class CpuPackageSession(SessionBase):
@@ -49,7 +49,8 @@ class CpuPackageSession(SessionBase):
         import torch
 
         with one_line_errors("PyTorch failed on a batch on 'cpu'"), torch.inference_mode():
-            result: Batch = np.ascontiguousarray(self._network(torch.from_numpy(batch)).numpy())
+            inputs = (torch.from_numpy(given) for given in given_to(self.info, batch, noise))
+            result: Batch = np.ascontiguousarray(self._network(*inputs).numpy())
         return result
 
     def close(self) -> None:
@@ -88,11 +89,12 @@ def open_package_session(path: str | os.PathLike[str], device: str = "auto") -> 
         )
     for name in devices:
         check_capability(path, manifest, torch.cuda.get_device_name(name), torch.cuda.get_device_capability(name))
-    dtype, scale = torch_dtype(manifest.model.precision), manifest.model.scale
-    return GpuSession(
-        [GpuWorker(_load(path, content, manifest.size, name), name, dtype, scale) for name in devices],
-        manifest.info,
-    )
+    about = manifest.info
+    dtype, multiple = torch_dtype(about.precision), noise_multiple(about)
+    workers = [
+        GpuWorker(_load(path, content, manifest.size, name), name, dtype, about.scale, multiple) for name in devices
+    ]
+    return GpuSession(workers, about)
 
 
 def _load(path: str | os.PathLike[str], content: bytes, size: Side, device: str) -> Network:
@@ -115,10 +117,12 @@ def _one_size(network: Network, size: Side) -> Network:
     """Keep pictures of another size from compiled code, which would read beyond them."""
     import torch
 
-    def run(batch: "torch.Tensor") -> "torch.Tensor":
+    def run(batch: "torch.Tensor", *noise: "torch.Tensor") -> "torch.Tensor":
         height, width = batch.shape[2:]
         if (height, width) != size:
             raise SessionError(f"the package takes pictures of {size[0]}x{size[1]}, not {height}x{width}")
-        return torch.cat([network(picture[None]) for picture in batch]) if len(batch) > 1 else network(batch)
+        if len(batch) == 1:
+            return network(batch, *noise)
+        return torch.cat([network(*(given[None] for given in inputs)) for inputs in zip(batch, *noise, strict=True)])
 
     return run

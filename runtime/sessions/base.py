@@ -8,6 +8,7 @@ import numpy as np
 
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.noise import padded
 from flashrib.runtime.sessions.pixels import to_batch, to_pixels
 from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker, not_finite, wrong_shape
 
@@ -53,9 +54,26 @@ def refuse_noise(info: ModelInfo, what: str) -> None:
         )
 
 
+def noise_or_zeros(info: ModelInfo, batch: Batch, noise: Batch | None) -> Batch | None:
+    """Return the noise that a model is to be given with a batch: zeros where there is none, and none where it takes none."""
+    if not info.noise:
+        return None
+    return no_noise(info, batch) if noise is None else noise
+
+
+def given_to(info: ModelInfo, batch: Batch, noise: Batch | None) -> list[Batch]:
+    """Return the inputs of a model: the batch, and its noise where it takes some."""
+    return [given for given in (batch, noise_or_zeros(info, batch, noise)) if given is not None]
+
+
+def noise_multiple(info: ModelInfo) -> int:
+    """Return what sides are rounded up to for the size of a model's noise; 0: it takes none."""
+    return info.alignment if info.noise else 0
+
+
 def no_noise(info: ModelInfo, batch: Batch) -> Batch:
     """Return the noise of a batch that there is none for: zeros, see `Session.run`."""
-    height, width = (-(-side // info.alignment) * info.alignment * info.scale for side in batch.shape[-2:])
+    height, width = (info.scale * padded(side, info.alignment) for side in batch.shape[-2:])
     return np.zeros((len(batch), 3, height, width), np.float32)
 
 

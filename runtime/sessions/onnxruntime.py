@@ -18,7 +18,7 @@ from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
-from flashrib.runtime.sessions.base import SessionBase, no_noise
+from flashrib.runtime.sessions.base import SessionBase, noise_or_zeros
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.onnx_ends import described_by_graph
 from flashrib.runtime.sessions.protocol import Batch, Session
@@ -184,21 +184,11 @@ class OnnxRuntimeSession(SessionBase):
         """
         if self._session is None:
             raise SessionError("the ONNX Runtime session is closed: make a new one")
-        if self.info.noise:
-            noise = no_noise(self.info, batch) if noise is None else noise
-            together = self._together or len(batch)
-            pairs = ((batch[i : i + together], noise[i : i + together]) for i in range(0, len(batch), together))
-            return np.concatenate([self._with_noise(*pair, together) for pair in pairs])
-        return self._run(batch) if self._together is None else run_in_batches(self._run, batch, self._together)
+        return run_in_batches(self._run, batch, self._together or len(batch), noise_or_zeros(self.info, batch, noise))
 
     def close(self) -> None:
         """Free the model; calling it again does nothing."""
         self._session = None
-
-    def _with_noise(self, batch: Batch, noise: Batch, together: int) -> Batch:
-        """Run at most `together` pictures, completed with copies of the last one."""
-        index = np.minimum(np.arange(together), len(batch) - 1)
-        return self._run(batch[index], noise[index])[: len(batch)]
 
     def _run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         inputs = {"input": batch} if noise is None else {"input": batch, "noise": noise}

@@ -20,7 +20,7 @@ class Session(Protocol):
 
     Attributes:
         info: what is known about the model; see there for scale, alignment, minimum, fixed_size, whole_picture and noise.
-        seed: of the noise of pictures, for models that take some; see `flashrib.runtime.tiling.noise`.
+        seed: of the noise of pictures, for models that take some; see `flashrib.runtime.noise`.
     """
 
     info: ModelInfo

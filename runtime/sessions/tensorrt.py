@@ -14,16 +14,15 @@ from flashrib.runtime.artifacts.engine import check_gpu, check_version, read_eng
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
 from flashrib.runtime.nvidia.cuda import Device, Graph, find_gpu
 from flashrib.runtime.nvidia.flavours import FLAVOURS, collecting_logger, first_error, load_flavour
-from flashrib.runtime.sessions.base import SessionBase, refuse_noise
+from flashrib.runtime.sessions.base import SessionBase, noise_or_zeros
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.protocol import Batch
 
 
 class _Bound(NamedTuple):
-    """What an execution context was told: shape of the input, and addresses of input and output."""
+    """What an execution context was told: name, shape and address of each input, and address of the output."""
 
-    shape: tuple[int, ...]
-    input: int
+    inputs: tuple[tuple[str, tuple[int, ...], int], ...]
     output: int
 
 
@@ -57,7 +56,8 @@ class TensorRTSession(SessionBase):
         self._product = flavour.product
         self._logger = collecting_logger(trt)
         self._device: Device | None = Device()
-        self._input, self._output = self._device.buffer(), self._device.buffer()
+        names = ("input", "noise") if self.manifest.info.noise else ("input",)
+        self._inputs, self._output = {name: self._device.buffer() for name in names}, self._device.buffer()
         # TensorRT-RTX does it on its own; see _new_context.
         self._records = cuda_graph and flavour.name == "tensorrt"
         self._graph: Graph | None = None
@@ -80,7 +80,6 @@ class TensorRTSession(SessionBase):
             raise SessionError(f"{path}: {flavour.product} refuses this engine: {first_error(self._logger.messages)}")
 
         self.info = self.manifest.info
-        refuse_noise(self.info, f"{path}: TensorRT")
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
@@ -93,7 +92,7 @@ class TensorRTSession(SessionBase):
             raise SessionError("the TensorRT session is closed: make a new one")
         self._check_size(batch.shape[2], batch.shape[3])
         self._device.use()
-        return run_in_batches(self._run_whole, batch, self.manifest.batch)
+        return run_in_batches(self._run_whole, batch, self.manifest.batch, noise_or_zeros(self.info, batch, noise))
 
     def close(self) -> None:
         """Free the engine and its memory on the GPU; calling it again does nothing."""
@@ -103,22 +102,26 @@ class TensorRTSession(SessionBase):
             self._context = None
             self._engine = None
             self._runtime = None
-            self._input.free()
+            for buffer in self._inputs.values():
+                buffer.free()
             self._output.free()
             self._device.close()
             self._device = None
 
-    def _run_whole(self, pictures: Batch) -> Batch:
-        """Run as many pictures as the engine takes together."""
+    def _run_whole(self, *inputs: Batch) -> Batch:
+        """Run as many pictures, with their noise where the engine takes some, as it takes together."""
         assert self._device is not None
-        batch, channels, height, width = pictures.shape
-        whole = np.ascontiguousarray(pictures, self.manifest.io)
+        batch, channels, height, width = inputs[0].shape
         shape = (batch, channels, self.info.scale * height, self.info.scale * width)
-        self._input.reserve(whole.nbytes)
-        self._output.reserve(int(np.prod(shape)) * whole.itemsize)
-        self._device.upload(whole, self._input)
+        given = {name: np.ascontiguousarray(x, self.manifest.io) for name, x in zip(self._inputs, inputs, strict=True)}
+        for name, values in given.items():
+            self._inputs[name].reserve(values.nbytes)
+        self._output.reserve(int(np.prod(shape)) * np.dtype(self.manifest.io).itemsize)
+        for name, values in given.items():
+            self._device.upload(values, self._inputs[name])
+        bound = tuple((name, values.shape, self._inputs[name].address.value) for name, values in given.items())
         del self._logger.messages[:]
-        if not self._execute(_Bound(whole.shape, self._input.address.value, self._output.address.value)):
+        if not self._execute(_Bound(bound, self._output.address.value)):
             raise SessionError(
                 f"{self._product} failed on a batch of {batch}x{channels}x{height}x{width}:"
                 f" {first_error(self._logger.messages)}"
@@ -152,13 +155,13 @@ class TensorRTSession(SessionBase):
         return True
 
     def _bind(self, bound: "_Bound") -> bool:
-        """Tell TensorRT the input's shape and where input and output lie."""
+        """Tell TensorRT the shapes of the inputs and where inputs and output lie."""
         context = self._context
-        return bool(
-            context.set_input_shape("input", bound.shape)
-            and context.set_tensor_address("input", bound.input)
-            and context.set_tensor_address("output", bound.output)
+        told = all(
+            context.set_input_shape(name, shape) and context.set_tensor_address(name, address)
+            for name, shape, address in bound.inputs
         )
+        return bool(told and context.set_tensor_address("output", bound.output))
 
     def _enqueue(self) -> bool:
         assert self._device is not None

@@ -16,7 +16,7 @@ import numpy as np
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.info import ModelInfo, info_of
 from flashrib.runtime.errors import CheckpointError, MissingPackageError, OutOfMemoryError, SessionError, UsageError
-from flashrib.runtime.sessions.base import SessionBase, no_noise
+from flashrib.runtime.sessions.base import SessionBase, given_to
 from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 
@@ -98,7 +98,7 @@ class TorchSession(SessionBase):
         import torch
 
         shape = "x".join(str(side) for side in batch.shape)
-        inputs = [batch] if not self.info.noise else [batch, no_noise(self.info, batch) if noise is None else noise]
+        inputs = given_to(self.info, batch, noise)
         try:
             with (
                 one_line_errors(f"PyTorch failed on a batch of {shape} on {self.device!r}"),

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.noise import NoiseMap, padded
 from flashrib.runtime.pictures.sink import Sink
 from flashrib.runtime.pictures.source import Source
 from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker
-from flashrib.runtime.tiling.noise import NoiseMap
 from flashrib.runtime.tiling.plan import Span, TilePlan
 
 
@@ -131,7 +131,7 @@ class _Job:
         noise, multiple = self._noise
 
         def wanted(span: Span) -> slice:
-            return slice(span.read_start, span.read_start + -(-span.size // multiple) * multiple)
+            return slice(span.read_start, span.read_start + padded(span.size, multiple))
 
         return noise.part(wanted(row), wanted(column))
 

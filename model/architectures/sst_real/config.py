@@ -7,6 +7,7 @@ from typing import Any
 from flashrib.model.config import AttentionConfig, Gate, Input, NetworkConfig, Window
 from flashrib.model.sizes import round_up
 from flashrib.runtime.errors import UsageError
+from flashrib.runtime.noise import MOST_SEEDS
 
 SCALE = 4
 
@@ -37,6 +38,8 @@ class SSTRealConfig(NetworkConfig):
         sigma: noise level that the network is run at, 1 being that of the official pipeline.
         pad_to: the picture is padded to multiples of it by reflection.
         dropout: probability in the FFN, in training.
+        noise_source: "input": the noise is an input of its own; "none": there is no noise, the network has the picture as its one
+            input; or a seed, whose noise is inside: the first `alignment` x `alignment` pixels of its map, repeated.
     """
 
     name: str
@@ -60,6 +63,7 @@ class SSTRealConfig(NetworkConfig):
     sigma: float = 1.0
     pad_to: int = 64
     dropout: float = 0.05
+    noise_source: str | int = "input"
 
     family = "sst-real"
     task = "upscale"
@@ -76,6 +80,9 @@ class SSTRealConfig(NetworkConfig):
             raise UsageError(
                 f"sigma, sigma_data and pad_to must be positive, got {self.sigma}, {self.sigma_data} and {self.pad_to}"
             )
+        source = self.noise_source
+        if source not in ("input", "none") and not (type(source) is int and 0 <= source < MOST_SEEDS):
+            raise UsageError(f"noise_source must be input, none or a seed from 0 to {MOST_SEEDS - 1}, got {source!r}")
 
     @property
     def scale(self) -> int:
@@ -105,32 +112,39 @@ class SSTRealConfig(NetworkConfig):
         """Smallest side whose reflection fills `pad_to`, and what that gives the largest window."""
         return max(self.pad_to, *(side for window in self.windows for side in window)) // 2 + 1
 
+    @property
+    def takes_noise(self) -> bool:
+        """Noise is an input."""
+        return self.noise_source == "input" and self.sigma > 0
+
     def open_sizes(self, height: int, width: int) -> dict[str, int]:
-        rows, columns = (SCALE * round_up(side, self.pad_to) for side in (height, width))
-        return super().open_sizes(height, width) | {"noise_height": rows, "noise_width": columns}
+        sizes = super().open_sizes(height, width)
+        if not self.takes_noise:
+            return sizes
+        rows, columns = (SCALE * round_up(side, self.alignment) for side in (height, width))
+        return sizes | {"noise_height": rows, "noise_width": columns}
 
     def inputs(self) -> tuple[Input, ...]:
-        """The picture, RGB in 0..1, and standard normal noise of the padded result's size, or larger.
+        """The picture, RGB in 0..1, and standard normal noise where it is an input.
 
-        The noise has sides of `SCALE` times those of the picture rounded up to multiples of `pad_to`; what is beyond is not read.
+        The noise has sides of `SCALE` times those of the picture rounded up to multiples of `alignment`; what lies beyond those of
+        `pad_to` is not read.
         """
         side = self.minimum | 1
+        picture = Input("input", ("batch", 3, "height", "width"), (1, 3, side, side + 2))
+        if not self.takes_noise:
+            return (picture,)
         noise = self.open_sizes(side, side + 2)
-        return (
-            Input("input", ("batch", 3, "height", "width"), (1, 3, side, side + 2)),
-            Input(
-                "noise",
-                ("batch", 3, "noise_height", "noise_width"),
-                (1, 3, noise["noise_height"], noise["noise_width"]),
-            ),
-        )
+        example = (1, 3, noise["noise_height"], noise["noise_width"])
+        return (picture, Input("noise", ("batch", 3, "noise_height", "noise_width"), example))
 
     def facts(self) -> dict[str, Any]:
         return super().facts() | {
             "windows": self.windows,
             "ranks": self.ranks,
             "heads": self.heads,
-            "noise": self.sigma,
+            "noise": self.sigma if self.takes_noise else 0.0,
+            "noise_seed": self.noise_source if isinstance(self.noise_source, int) and self.sigma > 0 else None,
         }
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashrib.model.architectures.sst_real.config import SCALE, SSTRealConfig
+from flashrib.model.architectures.sst_real.noise import noise_inside
 from flashrib.model.deploy import Attention, Deployed, Norm, channels_first
 
 CUBIC = -0.75  # PyTorch's coefficient of bicubic interpolation
@@ -76,6 +77,7 @@ class DeployedSSTReal(Deployed):
 
     config: SSTRealConfig
     enlarge: Tensor
+    inside: Tensor | None
 
     def __init__(
         self, config: SSTRealConfig, blocks: list[SSTRealBlock], heads: list[nn.Sequential], skip: float
@@ -87,21 +89,29 @@ class DeployedSSTReal(Deployed):
         self.last = nn.Conv2d(len(heads) * config.intermediate_dim, 3, 3, padding=1)
         self.skip = skip
         self.register_buffer("enlarge", cubic_kernels())
+        noise = noise_inside(config)
+        self.register_buffer(
+            "inside", None if noise is None else config.sigma * F.pixel_unshuffle(noise.double(), SCALE)
+        )
 
-    def forward(self, input: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, input: Tensor, noise: Tensor | None = None) -> Tensor:
         height, width = input.shape[-2:]
         to = self.config.pad_to
         rows, columns = (height + to - 1) // to * to, (width + to - 1) // to * to
         low = F.pad(2 * input - 1, (0, columns - width, 0, rows - height), mode="reflect")
-        noise = noise[..., : SCALE * rows, : SCALE * columns]
+        if noise is not None:
+            noise = noise[..., : SCALE * rows, : SCALE * columns]
         y = self.network(low, noise)
         return y[..., : SCALE * height, : SCALE * width]
 
-    def network(self, low: Tensor, noise: Tensor) -> Tensor:
-        """A complete picture (B, 3, H, W) in -1..1 and noise (B, 3, 4H, 4W) -> (B, 3, 4H, 4W) in 0..1."""
+    def network(self, low: Tensor, noise: Tensor | None) -> Tensor:
+        """A complete picture (B, 3, H, W) in -1..1 and noise (B, 3, 4H, 4W), if it is no constant, -> (B, 3, 4H, 4W) in 0..1."""
         # the enlargement with its noise, as channels of the low-resolution map
         noisy = F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.enlarge, groups=3)
-        noisy = noisy + self.config.sigma * F.pixel_unshuffle(noise, SCALE)
+        if noise is not None:
+            noisy = noisy + self.config.sigma * F.pixel_unshuffle(noise, SCALE)
+        elif self.inside is not None:
+            noisy = noisy + self._repeated(self.inside, *low.shape[-2:])
         first = self.first(noisy).permute(0, 2, 3, 1)
         features = self.low(low).permute(0, 2, 3, 1)
         x = first
@@ -113,3 +123,10 @@ class DeployedSSTReal(Deployed):
         found.append(self.heads[-1]((x + first).permute(0, 3, 1, 2)))
         y: Tensor = self.last(torch.cat(found, dim=1))
         return y + self.skip * F.pixel_shuffle(noisy, SCALE)
+
+    @staticmethod
+    def _repeated(square: Tensor, rows: int, columns: int) -> Tensor:
+        """(1, C, A, A) -> (1, C, rows, columns)."""
+        side = square.shape[-1]
+        many = square.repeat(1, 1, (rows + side - 1) // side, (columns + side - 1) // side)
+        return many[..., :rows, :columns]

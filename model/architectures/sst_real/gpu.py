@@ -121,11 +121,12 @@ class GpuSSTReal(nn.Module):
         for part in (folded.first, folded.low, folded.heads, folded.last):
             part.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
         folded.enlarge = folded.enlarge.to(dtype)
+        folded.inside = None if folded.inside is None else folded.inside.to(dtype)
         self.frame = folded
 
-    def forward(self, picture: Tensor, noise: Tensor) -> Tensor:
-        """(B, 3, H, W) and noise -> (B, 3, 4H, 4W), same dtype."""
-        y: Tensor = self.frame(picture.to(self.dtype), noise.to(self.dtype))
+    def forward(self, picture: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) and noise, if it is an input, -> (B, 3, 4H, 4W), same dtype."""
+        y: Tensor = self.frame(picture.to(self.dtype), None if noise is None else noise.to(self.dtype))
         return y
 
 

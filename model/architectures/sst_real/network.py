@@ -3,6 +3,8 @@
 Pictures are in -1..1 inside, and in 0..1 outside (`reference`, `upscale`). Formulas: docs/sst-real.md.
 """
 
+import copy
+import dataclasses
 import math
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from flashrib.model import cuda_layers
 from flashrib.model.architectures.sst_real.config import SCALE, SSTRealConfig
+from flashrib.model.architectures.sst_real.noise import noise_inside
 from flashrib.model.layers import LAYER_NORM_EPS, WindowAttention
 from flashrib.model.network import Network
 from flashrib.runtime.errors import UsageError
@@ -192,7 +195,7 @@ class SSTReal(Network):
         """The official test pipeline.
 
         Args:
-            inputs: the picture (B, 3, H, W), RGB in 0..1, and noise, see `SSTRealConfig.inputs`.
+            inputs: the picture (B, 3, H, W), RGB in 0..1, and noise, see `SSTRealConfig.inputs`; without it, that inside the network.
 
         Returns:
             (B, 3, 4H, 4W), not clamped.
@@ -200,9 +203,10 @@ class SSTReal(Network):
         Raises:
             UsageError: too little noise.
         """
-        picture, noise = inputs
+        picture = inputs[0]
         height, width = picture.shape[-2:]
         rows, columns = (side + -side % self.config.pad_to for side in (height, width))
+        noise = inputs[1] if len(inputs) > 1 else self._noise_inside(picture, rows, columns)
         if noise.shape[-2] < SCALE * rows or noise.shape[-1] < SCALE * columns:
             raise UsageError(
                 f"noise of {tuple(noise.shape)} for a picture of {tuple(picture.shape)}: it needs at least {SCALE * rows}x{SCALE * columns}"
@@ -219,13 +223,23 @@ class SSTReal(Network):
 
         Args:
             picture: (B, 3, H, W), RGB in 0..1.
-            noise: see `SSTRealConfig.inputs`; `flashrib.runtime.tiling.noise.NoiseMap` has that of a seed. None: zeros, which make a
-                smoother picture than the official pipeline does, always the same.
+            noise: see `SSTRealConfig.inputs`; `flashrib.runtime.noise.NoiseMap` has that of a seed. None: that inside the network, and
+                zeros where there is none, which make a smoother picture than the official pipeline does, always the same.
         """
-        if noise is None:
-            rows, columns = (side + -side % self.config.pad_to for side in picture.shape[-2:])
-            noise = picture.new_zeros(picture.shape[0], 3, SCALE * rows, SCALE * columns)
-        return self.reference(picture, noise)
+        return self.reference(picture) if noise is None else self.reference(picture, noise)
+
+    def with_noise(self, source: str | int) -> "SSTReal":
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, noise_source=source)
+        return other
+
+    def _noise_inside(self, picture: Tensor, rows: int, columns: int) -> Tensor:
+        """The noise of a network that is given none: (1, 3, 4 rows, 4 columns)."""
+        inside = noise_inside(self.config)
+        if inside is None:
+            return picture.new_zeros(1, 3, SCALE * rows, SCALE * columns)
+        times = (-(-SCALE * side // inside.shape[-1]) for side in (rows, columns))
+        return inside.to(picture).repeat(1, 1, *times)
 
     def initialise(self) -> None:
         """No modulation, so that every layer starts as the identity."""

@@ -16,7 +16,18 @@ from flashrib.model.state_dict import Checkpoint, sha256_of
 from flashrib.runtime.errors import CheckpointError, UsageError
 
 # what no shape tells
-_UNTOLD = ("name", "windows", "guide_block", "sigma_data", "use_skip", "guidance", "sigma", "pad_to", "dropout")
+_UNTOLD = (
+    "name",
+    "windows",
+    "guide_block",
+    "sigma_data",
+    "use_skip",
+    "guidance",
+    "sigma",
+    "pad_to",
+    "dropout",
+    "noise_source",
+)
 
 
 def file_name(stem: str) -> tuple[str, int] | None:
@@ -113,6 +124,7 @@ class RecognisedSSTReal:
             "minimum": known and known["minimum"],
             "whole_picture": False,
             "noise": known and known["noise"],
+            **({"noise_seed": seed} if known and (seed := known["noise_seed"]) is not None else {}),
             "dtype": self.checkpoint.dtype,
             "sha256": sha256_of(self.checkpoint.path),
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import SessionError, UsageError
-from flashrib.runtime.sessions.base import SessionBase
+from flashrib.runtime.sessions.base import SessionBase, noise_multiple
 from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 from flashrib.runtime.sessions.spec import SessionSpec
@@ -122,7 +122,7 @@ def open_gpu_session(
     network = load_trained(path, arch, scale, key)
     fast = gpu_network(network, dtype)
     info = info_of_checkpoint(network, path, precision)
-    multiple = info.alignment if info.noise else 0
+    multiple = noise_multiple(info)
     workers = []
     for device in devices:
         with one_line_errors(f"{path}: PyTorch cannot load these weights on {device!r}"):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.noise import padded
 from flashrib.runtime.sessions.protocol import Batch, Pixels, not_finite, wrong_shape
 from flashrib.runtime.sessions.torch_gpu.buffers import Slot
 from flashrib.runtime.sessions.torch_gpu.pixels import to_batch, to_pixels
@@ -268,9 +269,7 @@ class GpuWorker:
 
         if noise is not None:
             return torch.from_numpy(noise).to(self.device, self._dtype)
-        height, width = (
-            -(-side // self._noise_multiple) * self._noise_multiple * self._scale for side in batch.shape[-2:]
-        )
+        height, width = (self._scale * padded(side, self._noise_multiple) for side in batch.shape[-2:])
         return batch.new_zeros(batch.shape[0], 3, height, width)
 
     @contextlib.contextmanager

@@ -15,14 +15,19 @@ import torch._inductor
 from flashrib.export.package import build as aoti
 from flashrib.export.package.build import build_package
 from flashrib.export.package.options import PackageOptions
+from flashrib.model.architectures.registry import network_from_config
+from flashrib.model.checkpoint import save_safetensors
 from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.artifacts.package import read_package, read_package_manifest
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import CheckpointError, FlashribError, ModelError, SessionError, UsageError
+from flashrib.runtime.noise import NoiseMap, repeated_noise
+from flashrib.runtime.sessions.aoti import open_package_session
 from flashrib.runtime.sessions.table import open_session
 from flashrib.runtime.sessions.torch_gpu.session import open_gpu_session
 from flashrib.runtime.sessions.torch_plain import TorchSession
 from flashrib.runtime.tiling.upscale import upscale_array
+from tests.model.architectures.sst_real.test_recognise import SMALL as REAL
 from tests.model.networks import SMALL
 from tests.runtime.models import write_checkpoint
 from tests.runtime.tiling.test_upscale import noise
@@ -228,7 +233,9 @@ def test_a_package_that_computes_something_else_is_refused(
 ) -> None:
     """The compiler's result is another network's: nothing may be written."""
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
-    monkeypatch.setattr(aoti, "run_alone", lambda package, x: torch.rand(1, 3, 2 * x.shape[2], 2 * x.shape[3]))
+    monkeypatch.setattr(
+        aoti, "run_alone", lambda package, given: torch.rand(1, 3, *(2 * side for side in given[0].shape[2:]))
+    )
     with pytest.raises(SessionError, match="compiled this network into something else"):
         build_package(checkpoint, tmp_path / "p.pt2", CPU)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}
@@ -254,3 +261,31 @@ def test_a_package_that_ends_its_process_is_refused(
     with pytest.raises(SessionError, match=r"ends any process that loads it \(SIGSEGV\), .* environment variable CXX"):
         build_package(checkpoint, tmp_path / "p.pt2", CPU)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors"}
+
+
+@pytest.mark.parametrize("noise", ["input", 3])
+def test_a_network_that_takes_noise(noise: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that the compiler is given takes the noise as well, and so does the session; the compiler is left out."""
+
+    def compile_(program: Any, package_path: str) -> None:
+        torch.export.save(program, package_path)
+
+    def load(content: Any, **_: Any) -> Any:
+        return torch.export.load(content).module()
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_)
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", load)
+    monkeypatch.setattr(aoti, "run_alone", lambda package, given: load(package)(*given))
+    network = network_from_config(REAL).eval()
+    save_safetensors(tmp_path / "real.safetensors", network)
+    build_package(tmp_path / "real.safetensors", tmp_path / "p.pt2", PackageOptions("fp32", (24, 32), "cpu", noise))
+    session = open_package_session(tmp_path / "p.pt2")
+    picture = np.random.default_rng(0).random((24, 32, 3), np.float32)
+    session.seed = 3
+    given = NoiseMap(3).part(slice(0, 32), slice(0, 32))
+    if noise == 3:
+        given = repeated_noise(3, 4, 16, 24, 32)
+    with torch.no_grad():
+        batch = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        wanted = network.reference(batch, torch.from_numpy(given))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(upscale_array(session, picture, halo=0), wanted, atol=1e-4)

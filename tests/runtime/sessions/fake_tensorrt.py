@@ -107,14 +107,14 @@ class FakeDevice:
 
 
 class FakeContext:
-    """Repeats every pixel twice, as an engine of scale 2 might."""
+    """Repeats every pixel twice, as an engine of scale 2 might, and adds its noise where it is given some."""
 
     works = True
     recordable = True
     configuration: Any = None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shape = (name, shape)
+        self.shapes = {**getattr(self, "shapes", {}), name: shape}
         return True
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -124,12 +124,15 @@ class FakeContext:
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == FakeDevice.stream
         device = FakeDevice.made[-1]
-        given, made = (device.buffers[self.addresses[end]] for end in ("input", "output"))
-        shape = self.shape
+        buffers = {end: device.buffers[address] for end, address in self.addresses.items()}
+        shapes = dict(self.shapes)
 
         def work() -> None:
-            assert shape == ("input", given.content.shape)
-            made.content = given.content.repeat(2, axis=2).repeat(2, axis=3)
+            given = {end: buffers[end].content for end in shapes}
+            assert shapes == {end: content.shape for end, content in given.items()}
+            large = given["input"].repeat(2, axis=2).repeat(2, axis=3)
+            noise = given["noise"][:, :, : large.shape[2], : large.shape[3]] if "noise" in given else 0
+            buffers["output"].content = large + noise
 
         if device.recorded is not None and not self.recordable:
             return False

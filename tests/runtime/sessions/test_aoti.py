@@ -44,6 +44,20 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return contents
 
 
+def test_noise_is_a_second_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(batch: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return batch.repeat_interleave(2, 2).repeat_interleave(2, 3) + noise[:, :, :48, :96]
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda *_, **__: run)
+    write_package(tmp_path / "p.pt2", model=dataclasses.replace(MODEL, noise=1.0))
+    session = open_session(tmp_path / "p.pt2")
+    batch = np.random.default_rng(0).random((2, 3, 24, 48), np.float32)
+    given = np.random.default_rng(1).random((2, 3, 48, 96), np.float32)
+    large = batch.repeat(2, axis=2).repeat(2, axis=3)
+    np.testing.assert_array_equal(session.run(batch), large)
+    np.testing.assert_array_equal(session.run(batch, given), large + given)
+
+
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
     manifest = write_package(tmp_path / "p.pt2")
     assert read_package_manifest(tmp_path / "p.pt2") == manifest

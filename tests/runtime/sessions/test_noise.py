@@ -1,22 +1,27 @@
 """SST-Real through files, sessions and tiles: the same result as the network's own, and tiles see the noise of the whole picture."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from flashrib.export.bisect import bisect
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.checkpoint import load_model, save_safetensors
+from flashrib.model.gpu import gpu_network
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import ModelError
+from flashrib.runtime.noise import NoiseMap, repeated_noise
 from flashrib.runtime.pictures.files import read_picture, write_picture
 from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.quality.parity import verify
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.spec import SessionSpec
-from flashrib.runtime.tiling.noise import NoiseMap
 from flashrib.runtime.tiling.upscale import upscale_array
 from tests.model.architectures.sst_real.test_recognise import SMALL
 from tests.official import seeded
@@ -118,17 +123,83 @@ def test_a_file_that_lacks_its_noise(onnx_file: Path, tmp_path: Path) -> None:
         SessionSpec(tmp_path / "a.onnx").open()
 
 
-def test_what_takes_no_noise_says_so(
-    checkpoint: Path, onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+VARIANTS = pytest.mark.parametrize("source", ["none", 3])
+
+
+@VARIANTS
+def test_noise_inside_a_file(source: str | int, checkpoint: Path, tmp_path: Path) -> None:
+    """One input, the noise of the seed or none; tiles see the noise that the whole has there."""
+    export_file(load_model(checkpoint), tmp_path / "a.onnx", ExportOptions(noise=source))
+    picture = pixels()
+    with SessionSpec(tmp_path / "a.onnx", device="cpu").open() as session:
+        assert session.info.noise == 0
+        assert session.info.noise_seed == (None if source == "none" else 3)
+        whole = upscale_array(session, picture, tile=64)
+        tiled = upscale_array(session, picture, tile=16, halo=64)
+    noise = repeated_noise(3, 4, 16, *SIZE) if source == 3 else np.zeros((1, 3, 192, 256), np.float32)
+    with torch.no_grad():
+        batch = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        exact = load_model(checkpoint).reference(batch, torch.from_numpy(noise))
+    assert np.abs(whole - exact[0].permute(1, 2, 0).numpy()).max() <= 1e-4
+    assert np.abs(whole - tiled).max() <= 1e-4
+
+
+@VARIANTS
+def test_noise_inside_the_form_for_gpus(source: str | int) -> None:
+    network = network_from_config(dataclasses.replace(SMALL, ffn_dim=32)).eval().with_noise(source)
+    batch = torch.rand(1, 3, 21, 18, generator=seeded(0))
+    with torch.no_grad():
+        assert torch.allclose(gpu_network(network, torch.float32)(batch), network.reference(batch), atol=1e-5)
+
+
+def test_every_variant_is_verified(checkpoint: Path, onnx_file: Path, tmp_path: Path) -> None:
+    """Each file against the checkpoint with the noise that it has."""
+    network = load_model(checkpoint)
+    files = [onnx_file, tmp_path / "none.onnx", tmp_path / "seed.onnx"]
+    for file, source in zip(files[1:], ("none", 3), strict=True):
+        export_file(network, file, ExportOptions(noise=source))
+    parity = verify(checkpoint, files, side=32)
+    assert [artifact.failure for artifact in parity.artifacts] == [None] * 3
+    other = verify(files[2], files[:2], side=32)
+    assert other.artifacts[0].failure is None  # given the noise of the seed
+    assert "has the noise of seed 3 inside, the other no noise" in str(other.artifacts[1].failure)
+
+
+def test_the_layer_that_diverges(checkpoint: Path, onnx_file: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(onnx_file)
+    (weight,) = (i for i in model.graph.initializer if i.name == "first.bias")
+    weight.raw_data = (onnx.numpy_helper.to_array(weight) + 1).tobytes()
+    for entry in list(model.metadata_props):
+        if entry.key == "flashrib.weights_sha256":
+            model.metadata_props.remove(entry)
+    onnx.save(model, tmp_path / "a.onnx")
+    batch = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    noise = NoiseMap(1).part(slice(0, 16), slice(0, 16))
+    first, _ = bisect(checkpoint, tmp_path / "a.onnx", batch, 1e-3, noise=noise)
+    assert first is not None
+    assert (first.layer, first.end) == ("first", "output")
+
+
+def test_export_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "a.onnx")
+    assert main(["export", str(checkpoint), "-o", output, "--noise-seed", "0", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["noise_seed"], document.get("noise")) == (0, None)
+    assert main(["info", output]) == 0
+    assert "noise seed" in capsys.readouterr().out
+    assert main(["export", "-o", output, "--no-noise"]) == 2  # the bundled network takes none
+    assert "takes no noise: leave --noise-seed and --no-noise out" in capsys.readouterr().err
+    assert main(["build", output, "-o", "a.engine", "--flavour", "rtx", "--noise-seed", "0"]) == 2
+    assert "--noise-seed: --flavour rtx has no such option" in capsys.readouterr().err
+
+
+def test_what_takes_no_noise_says_so(onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(8):
         write_picture(tmp_path / f"{index}.png", Picture((pixels() * 255).astype(np.uint8)))
     output = str(tmp_path / "out")
-    for command in (
-        ["build", str(onnx_file), "-o", output, "--flavour", "rtx"],
-        ["build", str(checkpoint), "-o", output, "--flavour", "aoti", "--target", "cpu"],
-        ["calibrate", str(onnx_file), "--pictures", str(tmp_path), "-o", output, "--mode", "int8", "--held-out", "2"],
-    ):
-        assert main(command) in (1, 2)
-        assert "takes noise beside the picture" in capsys.readouterr().err
+    command = ["calibrate", str(onnx_file), "--pictures", str(tmp_path), "-o", output, "--mode", "int8"]
+    assert main([*command, "--held-out", "2"]) in (1, 2)
+    assert "takes noise beside the picture" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

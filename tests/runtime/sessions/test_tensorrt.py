@@ -1,5 +1,6 @@
 """The session without a GPU: what it refuses, in which order, and, on a TensorRT made of numpy, what it runs."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flashrib.runtime.sessions import tensorrt as module
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.table import open_session
 from flashrib.runtime.sessions.tensorrt import TensorRTSession
-from tests.runtime.sessions.engines import write_engine
+from tests.runtime.sessions.engines import METADATA, write_engine
 from tests.runtime.sessions.fake_tensorrt import TENSORRT, FakeDevice, install, tensorrt
 
 FIXED = ((64, 96),) * 3
@@ -64,6 +65,18 @@ def test_a_batch_is_filled(tmp_path: Path) -> None:
     session = TensorRTSession(write_engine(tmp_path / "a.engine", batch=2))
     batch = ramp(3, 3, 64, 64)
     np.testing.assert_array_equal(session.run(batch), batch.repeat(2, axis=2).repeat(2, axis=3))
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("io", ["float32", "float16"])
+def test_noise_is_a_second_input(io: str, tmp_path: Path) -> None:
+    noisy = dataclasses.replace(METADATA, noise=1.0)
+    session = TensorRTSession(write_engine(tmp_path / "a.engine", model=noisy, batch=2, io=io))
+    batch, noise = ramp(3, 3, 64, 96), ramp(3, 3, 128, 256)[:, :, ::-1]
+    large = batch.astype(io).repeat(2, axis=2).repeat(2, axis=3)
+    np.testing.assert_array_equal(session.run(batch), large.astype(np.float32))
+    wanted = large + noise[:, :, :, :192].astype(io)
+    np.testing.assert_array_equal(session.run(batch, noise), wanted.astype(np.float32))
 
 
 @pytest.mark.usefixtures("gpu")

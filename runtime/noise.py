@@ -50,3 +50,14 @@ class NoiseMap:
     def _square(self, i: int, j: int) -> NDArray[np.float32]:
         random = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, i, j]))
         return random.standard_normal((3, SQUARE, SQUARE), dtype=np.float32)
+
+
+def padded(side: int, multiple: int) -> int:
+    """Return the side of a picture whose noise is meant: `side` rounded up to a multiple of the model's alignment."""
+    return -(-side // multiple) * multiple
+
+
+def repeated_noise(seed: int, scale: int, alignment: int, height: int, width: int) -> NDArray[np.float32]:
+    """Return the noise that a model with the noise of a seed inside has, (1, 3, scale*H, scale*W) for H and W rounded up to `alignment`."""
+    square = NoiseMap(seed, scale).part(slice(0, alignment), slice(0, alignment))
+    return np.tile(square, (1, 1, padded(height, alignment) // alignment, padded(width, alignment) // alignment))

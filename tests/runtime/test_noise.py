@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flashrib.runtime.errors import UsageError
-from flashrib.runtime.tiling.noise import NoiseMap
+from flashrib.runtime.noise import NoiseMap, repeated_noise
 
 
 def test_parts_are_cut_from_one_map() -> None:
@@ -26,6 +26,14 @@ def test_normal_and_different_for_every_seed() -> None:
     assert abs(a.mean()) < 0.01
     assert abs(a.std() - 1) < 0.01
     assert abs((a * b).mean()) < 0.01
+
+
+def test_noise_inside_repeats_the_first_square() -> None:
+    whole = NoiseMap(7, 2).part(slice(0, 16), slice(0, 16))
+    repeated = repeated_noise(7, 2, 16, height=20, width=16)
+    assert repeated.shape == (1, 3, 64, 32)
+    assert np.array_equal(repeated[:, :, :32], whole)
+    assert np.array_equal(repeated[:, :, 32:], whole)
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 63])
