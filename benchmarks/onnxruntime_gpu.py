@@ -78,7 +78,7 @@ def files(network: Network, size: Size, folder: Path) -> dict[str, tuple[Path, P
     models = {"passes": traced_with_passes(network, "fp16", fixed, ""), "attention": plain}
     made: dict[str, tuple[Path, Path | None]] = {}
     for form, model in models.items():
-        changed, operators = with_library(model)
+        changed, operators = with_library(model, [10 * major + minor])
         path, library = folder / f"{form}.onnx", folder / f"{form}.so"
         onnx.save(changed, path)
         build_library(*table_of(operators, [10 * major + minor]), library)

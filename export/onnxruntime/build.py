@@ -11,30 +11,25 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
-from flashrib.export.check import check_file
+from flashrib.export.onnxruntime import external
+from flashrib.export.onnxruntime.check import check_bodies, run_on_gpu
 from flashrib.export.onnxruntime.graph import with_library
 from flashrib.export.onnxruntime.library import build_library, table_of
 from flashrib.export.onnxruntime.options import CURRENT, PRECISIONS, LibraryOptions
-from flashrib.export.save import save_onnx
+from flashrib.export.save import hash_of_initializers, save_onnx
 from flashrib.model.network import Network
 from flashrib.runtime.artifacts.files import sha256_of, write_whole
-from flashrib.runtime.artifacts.info import ModelInfo
+from flashrib.runtime.artifacts.info import PREFIX
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
-from flashrib.runtime.artifacts.library import LibraryManifest, check_targets
+from flashrib.runtime.artifacts.library import LibraryManifest
 from flashrib.runtime.artifacts.manifest import manifest_path
-from flashrib.runtime.artifacts.onnx_file import describe_onnx
-from flashrib.runtime.errors import FlashribError, MissingPackageError, ModelError, SessionError, UsageError
+from flashrib.runtime.artifacts.onnx_file import describe_onnx, external_files
+from flashrib.runtime.artifacts.onnx_loops import check_loops
+from flashrib.runtime.artifacts.onnx_weights import check_weights
+from flashrib.runtime.errors import FlashribError, MissingPackageError, ModelError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
-from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
-from flashrib.runtime.quality.rms import rms_ratio
-from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from flashrib.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
-from flashrib.runtime.sessions.providers import PROVIDERS, has_provider
 
 SUFFIX = ".so"
 
@@ -80,14 +75,19 @@ def build_with_library(
         network = load_trained(model, arch, scale, key).with_noise(options.noise)
         graph = traced_with_passes(network, options.precision or "fp16", options.size, sha256_of(model))
     else:
-        graph = _given(model, options, arch, scale, key)
-    graph, operators = with_library(graph)
+        graph = _given(model, output, options, arch, scale, key)
+    graph, operators = with_library(graph, capabilities)
+    _state_weights(graph)
     table, images = table_of(operators, capabilities)
-    with tempfile.TemporaryDirectory(prefix="flashrib-") as folder:
+    beside = output.parent if network is None and external_files(model) else None  # where large files need no copy
+    with tempfile.TemporaryDirectory(prefix=".flashrib-", dir=beside) as folder:
         staged = Path(folder) / output.name
         library = staged.with_suffix(SUFFIX)
         build_library(table, images, library)
-        save_onnx(graph, staged, check=lambda path: _check(path, network, model))
+        if network is None:
+            external.place(model, staged)
+        save_onnx(graph, staged)
+        check_bodies(staged, network, model)
         manifest = LibraryManifest(
             flavour="onnxruntime",
             targets=tuple(f"sm{capability}" for capability in capabilities),
@@ -102,7 +102,8 @@ def build_with_library(
             model=describe_onnx(staged),
         )
         write_whole(manifest_path(staged), manifest.to_json().encode())
-        manifest = dataclasses.replace(manifest, checked_on=_run_on_gpu(staged, manifest))
+        manifest = dataclasses.replace(manifest, checked_on=run_on_gpu(staged, manifest))
+        external.place(staged, output)
         for path in (library, staged):
             write_whole(output.with_name(path.name), path.read_bytes())
     write_whole(manifest_path(output), manifest.to_json().encode())
@@ -120,7 +121,9 @@ def _capabilities(targets: tuple[str, ...]) -> list[int]:
     return sorted({int(target.removeprefix("sm")) for target in targets})
 
 
-def _given(model: Path, options: LibraryOptions, arch: str | None, scale: int | None, key: str | None) -> ModelProto:
+def _given(
+    model: Path, output: Path, options: LibraryOptions, arch: str | None, scale: int | None, key: str | None
+) -> ModelProto:
     """The ONNX file that the library is for."""
     info = describe_onnx(model)
     noise = None if options.noise == "input" else options.noise
@@ -141,49 +144,17 @@ def _given(model: Path, options: LibraryOptions, arch: str | None, scale: int | 
         raise ModelError(
             f"{model}: computes in {info.precision}, for which there are no kernels: export it with --precision fp16 or bf16"
         )
-    return onnx.load(model)
+    check_weights(model, info)
+    check_loops(model)
+    return external.load_model(model, output)
 
 
-def _check(path: Path, network: Network | None, model: Path) -> None:
-    """Run the file by its bodies, and compare it with the network in float32, or with the ONNX file that it was made from."""
-    if network is not None:
-        check_file(path, network)
+def _state_weights(graph: ModelProto) -> None:
+    """State the hash of the initialisers, to which an operator may have added some; where weights lie beside the file, none is."""
+    stated = next((entry for entry in graph.metadata_props if entry.key == f"{PREFIX}weights_sha256"), None)
+    if stated is None:
         return
-    info = describe_onnx(path)
-    if info.precision == "bf16":  # ONNX Runtime has no kernels for it on the CPU
-        onnx.checker.check_model(str(path), full_check=True)
-        return
-    picture = _picture(info)
-    with OnnxRuntimeSession(model) as one, OnnxRuntimeSession(path) as other:
-        _compare(one.run(picture), other.run(picture), info, f"{path.name} by its bodies")
-
-
-def _run_on_gpu(path: Path, manifest: LibraryManifest) -> str:
-    """Run file and library on this machine's GPU if that is possible, compare them with the bodies, and return the GPU's name."""
-    try:
-        gpu = find_gpu()
-        check_targets(path, manifest, gpu.name, gpu.capability)
-    except SessionError:
-        return ""  # no GPU, or the library is for others
-    if not has_provider(PROVIDERS["cuda"]):
-        return ""
-    picture = _picture(manifest.model)
-    with OnnxRuntimeCudaSession(path) as session:
-        found = session.run(picture)
-    if manifest.model.precision != "bf16":
-        with OnnxRuntimeSession(path) as session:
-            _compare(session.run(picture), found, manifest.model, f"the library on {gpu.name}")
-    elif not np.isfinite(found).all():
-        raise ModelError(f"the library on {gpu.name} gives NaN or infinity")
-    return gpu.name
-
-
-def _picture(info: ModelInfo) -> NDArray[np.float32]:
-    size = info.fixed_size or (info.minimum | 1, (info.minimum + 2) | 1)
-    return np.random.default_rng(0).random((info.batch, info.channels, *size), dtype=np.float32)
-
-
-def _compare(wanted: NDArray[np.float32], found: NDArray[np.float32], info: ModelInfo, what: str) -> None:
-    ratio, bound = rms_ratio(wanted, found, LEAST_RMS), bound_of(info.precision).rms_ratio
-    if not (np.isfinite(found).all() and (bound is None or ratio <= bound)):
-        raise ModelError(f"{what} computes something else (RMS ratio {ratio:.3g}, bound {bound}): nothing was written")
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.graph.initializer):
+        graph.metadata_props.remove(stated)
+    else:
+        stated.value = hash_of_initializers(graph)

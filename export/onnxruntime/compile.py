@@ -11,7 +11,7 @@ from triton.compiler import ASTSource
 from flashrib.export.onnxruntime.launch import Launch, Node
 from flashrib.runtime.errors import FlashribError
 
-_TYPES = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16"}
+_TYPES = {"fp32": "*fp32", "int32": "*i32", "fp16": "*fp16", "bf16": "*bf16"}
 
 # Version of PTX that drivers know which know the capability. PTX of Triton for 90 and later runs on that capability alone.
 _PTX_VERSION = 80
@@ -42,6 +42,7 @@ def arguments_of(node: Node, launch: Launch) -> dict[str, str]:
     places = {name: f"i{index}" for index, name in enumerate(node.inputs)}
     places |= {output.argument: f"o{index}" for index, output in enumerate(launch.outputs)}
     places |= {name: f"n{index}" for index, name in enumerate(launch.integers)}
+    places |= {name: places[given] for name, given in launch.given.items()}
     return {name: places[name] for name in launch.kernel.arg_names if name in places}
 
 
@@ -54,6 +55,7 @@ def compile_launch(node: Node, launch: Launch, capability: int) -> Compiled:
     names = launch.kernel.arg_names
     types = {name: _TYPES[tensor.dtype] for name, tensor in node.inputs.items()}
     types |= {output.argument: _TYPES[output.dtype] for output in launch.outputs}
+    types |= {name: types[given] for name, given in launch.given.items()}
     pointers = [name for name in names if name in types]
     types |= dict.fromkeys(launch.integers, "i32")
     source = ASTSource(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib
+from collections.abc import Sequence
 
 import onnx
 from onnx import FunctionProto, ModelProto, NodeProto
@@ -38,18 +39,27 @@ def kernels() -> dict[str, Kernel]:
     return PASSES | {op_type: importlib.import_module(module).KERNEL for op_type, module in rows.items()}
 
 
-def with_library(model: ModelProto) -> tuple[ModelProto, list[LibraryOperator]]:
+def with_library(model: ModelProto, capabilities: Sequence[int]) -> tuple[ModelProto, list[LibraryOperator]]:
     """Return a copy of `model` whose nodes are operators of the library, and these operators.
 
     Each has a body, that of the node it stands for: where the library is registered, ONNX Runtime takes the library's kernel; where it
     is not, the body.
 
+    Args:
+        model: as from `flashrib.export`.
+        capabilities: compute capabilities of the library, 10 * major + minor.
+
     Raises:
         ModelError: there is no node with a kernel, or the shape of one cannot be told.
+        UsageError: an operator of the model has a kernel for fixed sizes alone, and the model has none.
     """
     result = ModelProto()
     result.CopyFrom(model)
-    known, table = _tensors(model), kernels()
+    table = kernels()
+    for op_type in sorted({node.op_type for node in result.graph.node if node.domain == DOMAIN} & table.keys()):
+        if prepare := table[op_type].prepare:
+            prepare(result, capabilities)
+    known = _tensors(result)
     batch = max(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value, 1)
     opset = next(o.version for o in model.opset_import if o.domain == "")
     nodes = [node for node in result.graph.node if node.domain == DOMAIN and node.op_type in table]
@@ -61,10 +71,17 @@ def with_library(model: ModelProto) -> tuple[ModelProto, list[LibraryOperator]]:
         kernel = table[node.op_type]
         found = _node(node, kernel, known)
         name = f"{node.op_type}_{_hash(found, node.overload)}"
+        own = len(node.output)
+        outputs = len(kernel.launches(found, capabilities[0])[0].outputs)
+        node.output.extend(f"{node.output[0]}_memory_{index}" for index in range(own, outputs))
         if name not in operators:
             operators[name] = LibraryOperator(name, found, kernel)
-            whole = function_of(name, found, batch, opset) if node.op_type in BODIES else _wrapper(name, node, opset)
-            result.functions.append(whole)
+            if kernel.body is not None:
+                result.functions.append(kernel.body(name, node, opset))
+            elif node.op_type in BODIES:
+                result.functions.append(function_of(name, found, batch, opset))
+            else:
+                result.functions.append(_wrapper(name, node, own, opset))
         node.op_type, node.overload = name, ""
         present = [i for i in node.input if i]
         del node.input[:], node.attribute[:]
@@ -76,8 +93,8 @@ def with_library(model: ModelProto) -> tuple[ModelProto, list[LibraryOperator]]:
     return result, list(operators.values())
 
 
-def _wrapper(name: str, node: NodeProto, opset: int) -> FunctionProto:
-    """A function that calls the one that the node calls."""
+def _wrapper(name: str, node: NodeProto, own: int, opset: int) -> FunctionProto:
+    """A function that calls the one that the node calls, which gives the first `own` outputs; the others are memory: anything."""
     inner = NodeProto()
     inner.CopyFrom(node)
     inner.name = ""
@@ -86,10 +103,12 @@ def _wrapper(name: str, node: NodeProto, opset: int) -> FunctionProto:
     for index, given in enumerate(node.input):
         inner.input[index] = next(names) if given else ""
     outputs = [f"out{index}" for index in range(len(node.output))]
-    for index, output in enumerate(outputs):
-        inner.output[index] = output
+    del inner.output[:]
+    inner.output.extend(outputs[:own])
+    nothing = onnx.helper.make_tensor("nothing", onnx.TensorProto.FLOAT, [1], [0.0])
+    rest = [onnx.helper.make_node("Constant", [], [output], value=nothing) for output in outputs[own:]]
     imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(DOMAIN, 1)]
-    return onnx.helper.make_function(DOMAIN, name, inputs, outputs, [inner], imports)
+    return onnx.helper.make_function(DOMAIN, name, inputs, outputs, [inner, *rest], imports)
 
 
 def _node(node: NodeProto, kernel: Kernel, known: dict[str, tuple[Tensor, bool]]) -> Node:

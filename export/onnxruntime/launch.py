@@ -6,15 +6,18 @@ that a side of the map is arithmetic on dimensions (`sizes.py`).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from flashrib.export.onnxruntime.sizes import Number, Size
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, ModelProto, NodeProto
 
 PRECISION = "tf32x3"  # of float32 matmuls; no meaning for 16 bit
 
 # Names of Triton for element types, and ONNX's numbers.
-ELEMENT_TYPES = {"fp32": 1, "fp16": 10, "bf16": 16}
+ELEMENT_TYPES = {"fp32": 1, "int32": 6, "fp16": 10, "bf16": 16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Output:
         argument: of the kernel.
         dtype: a key of `ELEMENT_TYPES`.
         shape: its dimensions.
+
+    Outputs beyond those that the operator's node has are memory that one launch leaves for the next.
     """
 
     argument: str
@@ -83,21 +88,23 @@ class Launch:
 
     Attributes:
         kernel: a function of Triton.
-        outputs: of the node, in order.
+        outputs: of the node, in order; all launches of a node have the same.
         integers: 32-bit arguments by name.
         constants: compile-time arguments by name; arguments that are nowhere else are None.
         grid: programs in x, y and z.
         warps: of a program.
         registers: most of a thread; None leaves them to the compiler.
+        given: the kernel's names of inputs that the node has under another one.
     """
 
     kernel: Any
     outputs: tuple[Output, ...]
-    integers: Mapping[str, Size]
+    integers: Mapping[str, Number]
     constants: Mapping[str, Any]
     grid: tuple[Number, ...]
     warps: int
     registers: int | None = None
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +113,22 @@ class Kernel:
 
     Attributes:
         inputs: the kernel's names of the node's inputs, in order; more names than a node has inputs do no harm.
-        launch: takes a node and a compute capability, 10 * major + minor.
-        constant: inputs that do not depend on the size of the picture although they may be no initialisers.
+        launch: takes a node and a compute capability, 10 * major + minor; returns a launch, or several, one after the other.
+        constant: inputs that do not depend on the size of the picture although they may be no initialisers, and those without which
+            the launch cannot be told.
+        prepare: changes the operator's nodes in a model, in place, to what the library has, for compute capabilities; None: they are
+            it already.
+        body: name of a function, node and opset of the model -> the function that computes what the prepared node does; None: the
+            node's own function does.
     """
 
     inputs: tuple[str, ...]
-    launch: Callable[[Node, int], Launch]
+    launch: Callable[[Node, int], Launch | tuple[Launch, ...]]
     constant: tuple[str, ...] = ()
+    prepare: "Callable[[ModelProto, Sequence[int]], None] | None" = None
+    body: "Callable[[str, NodeProto, int], FunctionProto] | None" = None
+
+    def launches(self, node: Node, capability: int) -> tuple[Launch, ...]:
+        """What a node launches on GPUs of a compute capability."""
+        made = self.launch(node, capability)
+        return made if isinstance(made, tuple) else (made,)

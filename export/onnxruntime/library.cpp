@@ -1,6 +1,6 @@
 // Custom operators for ONNX Runtime's CUDA provider: launches kernels that were compiled ahead of time and lie in this library.
 //
-// The kernels and the table that says what each operator launches are put into it by the assembler (.incbin); `library.py` writes both. Every operator has fixed numbers and types of inputs and outputs and exactly one kernel, so nothing is decided here but
+// The kernels and the table that says what each operator launches are put into it by the assembler (.incbin); `library.py` writes both. Every operator has fixed numbers and types of inputs and outputs and fixed kernels, so nothing is decided here but
 // sizes: shapes, grid and integers are arithmetic on the dimensions of the inputs, in postfix notation.
 
 #include <map>
@@ -45,18 +45,15 @@ struct Image {  // a kernel, compiled for one compute capability
   std::string entry;
   unsigned threads, shared;
   Formula grid[3];
+  std::vector<std::string> parameters;  // of the kernel: iN, oN, or nN, an integer
+  std::vector<Formula> integers;
 
   bool runs_on(int device) const {
     return capability <= device && (!exact || capability / 10 == device / 10);
   }
 };
 
-struct Operator : CustomOp {
-  std::string op;
-  std::vector<int> inputs, outputs;      // element types, by ONNX's numbers
-  std::vector<std::vector<Formula>> shapes;  // of the outputs
-  std::vector<std::string> parameters;   // of the kernel: iN, oN, or nN, an integer
-  std::vector<Formula> integers;
+struct Launch {
   std::vector<Image> images;
 
   const Image* image_for(int device) const {  // the nearest below; machine code before PTX
@@ -66,6 +63,13 @@ struct Operator : CustomOp {
         best = &image;
     return best;
   }
+};
+
+struct Operator : CustomOp {
+  std::string op;
+  std::vector<int> inputs, outputs;          // element types, by ONNX's numbers
+  std::vector<std::vector<Formula>> shapes;  // of the outputs
+  std::vector<Launch> launches;              // one after the other
 };
 
 constexpr int64_t kUnknown = INT64_MIN;
@@ -110,6 +114,7 @@ std::vector<std::unique_ptr<Operator>> read_table() {
   std::vector<std::unique_ptr<Operator>> table;
   std::istringstream stream(std::string(flashrib_table_start, flashrib_table_end));
   std::string line, word;
+  Image image;
   while (std::getline(stream, line)) {
     std::istringstream words(line);
     words >> word;
@@ -127,18 +132,21 @@ std::vector<std::unique_ptr<Operator>> read_table() {
       op.outputs.push_back(type);
       op.shapes.emplace_back();
       while (words >> word) op.shapes.back().push_back(formula(word));
-    } else if (word == "parameters") {
-      while (words >> word) op.parameters.push_back(word);
-    } else if (word == "integers") {
-      while (words >> word) op.integers.push_back(formula(word));
+    } else if (word == "launch") {
+      op.launches.emplace_back();
+    } else if (word == "parameters") {  // of the images that follow
+      image.parameters.clear();
+      while (words >> word) image.parameters.push_back(word);
+    } else if (word == "integers") {  // likewise
+      image.integers.clear();
+      while (words >> word) image.integers.push_back(formula(word));
     } else if (word == "image") {
-      Image image;
       words >> image.capability >> image.exact >> image.offset >> image.threads >> image.shared >> image.entry;
       for (Formula& side : image.grid) {
         words >> word;
         side = formula(word);
       }
-      op.images.push_back(image);
+      op.launches.at(op.launches.size() - 1).images.push_back(image);
     } else {
       throw std::runtime_error("the table of kernels is damaged: build this library anew");
     }
@@ -148,7 +156,7 @@ std::vector<std::unique_ptr<Operator>> read_table() {
 
 std::string targets_of(const Operator& op) {
   std::string text;
-  for (const Image& image : op.images)
+  for (const Image& image : op.launches.at(0).images)
     if (image.exact) text += (text.empty() ? "sm" : ", sm") + std::to_string(image.capability);
   return text;
 }
@@ -180,20 +188,20 @@ struct Loaded {
   const Image* image;
 };
 
-// The kernel of an operator on the current GPU, loaded on first use. Contexts of a process live until it ends, and so do kernels.
-Loaded loaded(const Operator& op) {
+// The kernel of a launch on the current GPU, loaded on first use. Contexts of a process live until it ends, and so do kernels.
+Loaded loaded(const Operator& op, const Launch& launch) {
   static std::mutex mutex;
-  static std::map<std::pair<const Operator*, void*>, Loaded> known;
+  static std::map<std::pair<const Launch*, void*>, Loaded> known;
   const Driver& driver = Driver::get();
   void* context = nullptr;
   driver.check(driver.context(&context), "asking for the CUDA context");
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto found = known.find({&op, context});
+  const auto found = known.find({&launch, context});
   if (found != known.end()) return found->second;
   int index = 0;
   driver.check(driver.current(&index), "asking for the current GPU");
   const int capability = driver.capability(index);
-  const Image* image = op.image_for(capability);
+  const Image* image = launch.image_for(capability);
   if (image == nullptr) throw std::runtime_error(other_gpu(op, index, capability));
   void* module = nullptr;
   Loaded kernel{nullptr, image};
@@ -201,8 +209,39 @@ Loaded loaded(const Operator& op) {
   driver.check(driver.function(&kernel.function, module, image->entry.c_str()), "loading the kernel of " + op.op);
   if (image->shared > 48 << 10)  // more than a kernel has without asking
     driver.check(driver.set(kernel.function, 8, static_cast<int>(image->shared)), "shared memory of " + op.op);
-  known.emplace(std::make_pair(&op, context), kernel);
+  known.emplace(std::make_pair(&launch, context), kernel);
   return kernel;
+}
+
+void start(const Operator& op, const Launch& launch, const std::vector<Shape>& shapes, std::vector<void*>& pointers, void* stream) {
+  const Loaded kernel = loaded(op, launch);
+  const Image& image = *kernel.image;
+  std::vector<int32_t> integers;
+  for (const Formula& value : image.integers) {
+    const int64_t number = evaluate(value, shapes);
+    if (number > INT32_MAX) throw std::runtime_error(op.op + ": the map is too large for one launch: use smaller tiles");
+    integers.push_back(static_cast<int32_t>(number));
+  }
+  unsigned grid[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t side = evaluate(image.grid[axis], shapes);
+    if (side == 0) return;  // an empty batch
+    if (side > (axis == 0 ? INT32_MAX : 65535)) throw std::runtime_error(op.op + ": the map is too large for one launch: use smaller tiles");
+    grid[axis] = static_cast<unsigned>(side);
+  }
+  std::vector<void*> arguments;
+  for (const std::string& parameter : image.parameters) {
+    const size_t number = std::stoul(parameter.substr(1));
+    if (parameter[0] == 'n') arguments.push_back(&integers.at(number));
+    else arguments.push_back(&pointers.at(number + (parameter[0] == 'o' ? op.inputs.size() : 0)));
+  }
+  uint64_t none = 0;  // Triton's own two parameters: memory that these kernels do not use
+  arguments.push_back(&none);
+  arguments.push_back(&none);
+  const Driver& driver = Driver::get();
+  driver.check(driver.launch(kernel.function, grid[0], grid[1], grid[2], image.threads, 1, 1, image.shared, stream, arguments.data(),
+                             nullptr),
+               "launching " + op.op);
 }
 
 void run(const Operator& op, void* context) {
@@ -226,36 +265,11 @@ void run(const Operator& op, void* context) {
     must(kGetTensorMutableData, value, &data);
     pointers.push_back(data);
   }
-  std::vector<int32_t> integers;
-  for (const Formula& value : op.integers) {
-    const int64_t number = evaluate(value, shapes);
-    if (number > INT32_MAX) throw std::runtime_error(op.op + ": the map is too large for one launch: use smaller tiles");
-    integers.push_back(static_cast<int32_t>(number));
-  }
-  const Loaded kernel = loaded(op);
-  unsigned grid[3];
-  for (int axis = 0; axis < 3; ++axis) {
-    const int64_t side = evaluate(kernel.image->grid[axis], shapes);
-    if (side == 0) return;  // an empty batch
-    if (side > (axis == 0 ? INT32_MAX : 65535)) throw std::runtime_error(op.op + ": the map is too large for one launch: use smaller tiles");
-    grid[axis] = static_cast<unsigned>(side);
-  }
-  std::vector<void*> arguments;
-  for (const std::string& parameter : op.parameters) {
-    const size_t number = std::stoul(parameter.substr(1));
-    if (parameter[0] == 'n') arguments.push_back(&integers.at(number));
-    else arguments.push_back(&pointers.at(number + (parameter[0] == 'o' ? op.inputs.size() : 0)));
-  }
-  uint64_t none = 0;  // Triton's own two parameters: memory that these kernels do not use
-  arguments.push_back(&none);
-  arguments.push_back(&none);
   void* stream = nullptr;
   must(kContextGetStream, static_cast<const void*>(context), &stream);
-  const Driver& driver = Driver::get();
-  driver.check(driver.launch(kernel.function, grid[0], grid[1], grid[2], kernel.image->threads, 1, 1, kernel.image->shared, stream,
-                             arguments.data(), nullptr),
-               "launching " + op.op);
+  for (const Launch& launch : op.launches) start(op, launch, shapes, pointers, stream);
 }
+
 
 void infer(const Operator& op, void* context) {  // shapes of the outputs, where all sides that they need are known
   std::vector<Shape> shapes(op.inputs.size());
@@ -321,7 +335,7 @@ void check_gpus(const Operator& op) {
   driver.check(driver.count(&count), "counting GPUs");
   if (count == 0) throw std::runtime_error("the NVIDIA driver finds no GPU on this machine");
   for (int index = 0; index < count; ++index)
-    if (op.image_for(driver.capability(index))) return;
+    if (op.launches.at(0).image_for(driver.capability(index))) return;
   throw std::runtime_error(other_gpu(op, 0, driver.capability(0)));
 }
 

@@ -37,22 +37,24 @@ def table_of(operators: Sequence[LibraryOperator], capabilities: Sequence[int]) 
 
     portable = min(capabilities)  # PTX of the oldest target serves GPUs that are later than all of them
     for operator in operators:
-        launch = operator.kernel.launch(operator.node, capabilities[0])
+        outputs = operator.kernel.launches(operator.node, capabilities[0])[0].outputs
         lines.append(f"op {operator.name}")
         lines.append(" ".join(["inputs", *(str(ELEMENT_TYPES[t.dtype]) for t in operator.node.inputs.values())]))
-        for output in launch.outputs:
+        for output in outputs:
             sides = (str(Size.of(side)) for side in output.shape)
             lines.append(" ".join(["output", str(ELEMENT_TYPES[output.dtype]), *sides]))
-        lines.append(" ".join(["parameters", *arguments_of(operator.node, launch).values()]))
-        lines.append(" ".join(["integers", *map(str, launch.integers.values())]))
-        for capability in capabilities:
-            launch = operator.kernel.launch(operator.node, capability)
-            made = compile_launch(operator.node, launch, capability)
-            grid = " ".join(str(Size.of(side)) for side in (*launch.grid, 1, 1)[:3])
-            for exact, code in ((1, made.code), (0, made.ptx if capability == portable else b"")):
-                if code:
-                    about = f"{capability} {exact} {place(code)} {made.threads} {made.shared} {made.entry}"
-                    lines.append(f"image {about} {grid}")
+        # of each launch, the kernels for all capabilities
+        for launches in zip(*(operator.kernel.launches(operator.node, c) for c in capabilities), strict=True):
+            lines.append("launch")
+            for capability, launch in zip(capabilities, launches, strict=True):
+                made = compile_launch(operator.node, launch, capability)
+                lines.append(" ".join(["parameters", *arguments_of(operator.node, launch).values()]))
+                lines.append(" ".join(["integers", *map(str, launch.integers.values())]))
+                grid = " ".join(str(Size.of(side)) for side in (*launch.grid, 1, 1)[:3])
+                for exact, code in ((1, made.code), (0, made.ptx if capability == portable else b"")):
+                    if code:
+                        about = f"{capability} {exact} {place(code)} {made.threads} {made.shared} {made.entry}"
+                        lines.append(f"image {about} {grid}")
     return "\n".join(lines) + "\n", bytes(images)
 
 

@@ -15,6 +15,7 @@ from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.passes import run_passes
 from flashrib.export.save import hash_of_initializers
 from flashrib.export.trace import trace
+from flashrib.model.architectures.registry import architecture_of
 from flashrib.model.gpu import gpu_network
 from flashrib.model.network import Network
 from flashrib.runtime.artifacts.engine import Side
@@ -34,9 +35,14 @@ def traced_with_passes(network: Network, precision: str, size: Side | None, sour
         source_sha256: hash of the checkpoint.
 
     Raises:
-        UsageError: a size below the network's minimum.
+        UsageError: a size below the network's minimum, or an architecture whose passes have no kernels in a library.
     """
     config = network.config
+    if architecture_of(config).task != "upscale":
+        raise UsageError(
+            f"{config.name}: from a checkpoint, a library is made for networks that upscale: export it with flashrib export, and build"
+            " from the ONNX file"
+        )
     if size is not None and min(size) < config.minimum:
         raise UsageError(
             f"{size[0]}x{size[1]}: a side is below {config.minimum} pixels, the least that {config.name} takes"

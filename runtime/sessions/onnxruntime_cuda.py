@@ -120,6 +120,8 @@ class OnnxRuntimeCudaSession(SessionBase):
         if not self.library and (why := reason_against(described)):
             raise SessionError(f"{path}: {why}")
         self._options = {"device_id": str(device)}
+        if described.precision == "fp32":  # products of 10 bits would not keep its bound
+            self._options["use_tf32"] = "0"
         if passes:  # its convolutions have widths that are multiples of 8 and feature maps with channels last
             self._options["prefer_nhwc"] = "1"
         self._options |= options or {}
@@ -210,10 +212,10 @@ class OnnxRuntimeCudaSession(SessionBase):
         while len(self._bound) >= SIZES:
             _, oldest = self._bound.popitem(last=False)
             self._forget(oldest)
-        device, scale = int(self._options["device_id"]), self.info.scale
+        device = int(self._options["device_id"])
         make, dtype = onnxruntime.OrtValue.ortvalue_from_shape_and_type, np.dtype(self._dtype).type
         source = make(list(shape), dtype, _DEVICE, device)
-        result = make([*shape[:2], scale * shape[2], scale * shape[3]], dtype, _DEVICE, device)
+        result = make(self._shape_of_result(shape), dtype, _DEVICE, device)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("input", source)
         binding.bind_ortvalue_output("output", result)
@@ -222,6 +224,11 @@ class OnnxRuntimeCudaSession(SessionBase):
         run_options.add_run_config_entry("gpu_graph_id", str(self._ids) if self.graphs else _NO_GRAPH)
         self._bound[shape] = _Bound(source, result, binding, run_options, self._ids)
         return self._bound[shape]
+
+    def _shape_of_result(self, shape: tuple[int, ...]) -> list[int]:
+        if self.info.task == "classify":
+            return [shape[0], self._session.get_outputs()[0].shape[1]]
+        return [*shape[:2], self.info.scale * shape[2], self.info.scale * shape[3]]
 
     def _forget(self, bound: _Bound) -> None:
         if self.graphs and hasattr(self._session, "release_captured_graph"):

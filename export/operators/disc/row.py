@@ -33,4 +33,5 @@ DISC_ATTENTION = Operator(
         ),
         "flashrib.export.operators.disc.plugin.prepare",
     ),
+    onnxruntime_kernel="flashrib.export.operators.disc.onnxruntime",
 )

@@ -43,4 +43,5 @@ OFFSET_ATTENTION = Operator(
             "flashrib.model.attention.fibonacci",
         ),
     ),
+    onnxruntime_kernel="flashrib.export.operators.offset.onnxruntime",
 )

@@ -15,7 +15,17 @@ from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.fibonacci import kernel as kernels
 from flashrib.model.attention.fibonacci.gather import offset_attention_gather
-from flashrib.model.attention.fibonacci.tuning import CLASS_BLOCK, CLASS_KEYS, power_of_two, span_of, tiles_for
+from flashrib.model.attention.fibonacci.tuning import (
+    CLASS_BLOCK,
+    CLASS_KEYS,
+    CLASS_STAGES,
+    CLASS_WARPS,
+    MERGE_BLOCK,
+    MERGE_WARPS,
+    plan_of,
+    power_of_two,
+    span_of,
+)
 
 
 @functools.cache
@@ -29,49 +39,44 @@ def _offset_attention(qkv: Tensor, offsets: Tensor, num_heads: int, zero_logit: 
     batch, tokens, channels = qkv.shape
     head_dim = channels // (3 * num_heads)
     padded = power_of_two(head_dim)
-    tiles = tiles_for(tokens, head_dim, qkv.element_size())
-    span = span_of(tiles)
-    count = chunks = -(-(tokens - 1) // span)
+    plan = plan_of(tokens, head_dim, zero_logit, qkv.element_size())
     qkv = qkv.contiguous()
     out = qkv.new_empty(batch, tokens, channels // 3)
     widths = {"HEADS": num_heads, "D": head_dim, "DP": padded}
-    parts, part_sums, sums, first = None, None, None, "whole"
-    if count > 1 and (zero_logit or tiles.apart):  # under zero_logit every program needs the sums of v before it begins
-        first, count = "none", -(-tokens // CLASS_KEYS)
-        parts = qkv.new_empty((batch, num_heads, count, 2 + padded), dtype=torch.float32)
-        part_sums = qkv.new_empty((batch, num_heads, count, padded), dtype=torch.float32)
+    parts, part_sums, sums = None, None, None
+    if plan.first != "whole":
+        parts = qkv.new_empty((batch, num_heads, plan.parts, 2 + padded), dtype=torch.float32)
+    if plan.first == "none":
+        part_sums = qkv.new_empty((batch, num_heads, plan.parts, padded), dtype=torch.float32)
         sums = qkv.new_empty((batch, channels // 3), dtype=torch.float32)
-        wrap_triton(_with_warps(kernels.class_parts_kernel, 4))[(batch * num_heads * count,)](
-            qkv, parts, part_sums, tokens, **widths, BN=CLASS_BLOCK, STAGES=2, KEYS=CLASS_KEYS
+        wrap_triton(_with_warps(kernels.class_parts_kernel, CLASS_WARPS))[(batch * num_heads * plan.parts,)](
+            qkv, parts, part_sums, tokens, **widths, BN=CLASS_BLOCK, STAGES=CLASS_STAGES, KEYS=CLASS_KEYS
         )
-    elif count > 1:
-        first = "part"
-        parts = qkv.new_empty((batch, num_heads, count, 2 + padded), dtype=torch.float32)
 
     def merge() -> None:
-        wrap_triton(_with_warps(kernels.merge_kernel, 1))[(batch * num_heads,)](
-            parts, part_sums, sums, out, tokens, count, **widths, BN=4
+        wrap_triton(_with_warps(kernels.merge_kernel, MERGE_WARPS))[(batch * num_heads,)](
+            parts, part_sums, sums, out, tokens, plan.parts, **widths, BN=MERGE_BLOCK
         )
 
-    if first == "none":
+    if plan.first == "none":
         merge()
-    wrap_triton(_with_warps(kernels.offset_attention_kernel, tiles.warps))[(batch * num_heads * chunks,)](
+    wrap_triton(_with_warps(kernels.offset_attention_kernel, plan.tiles.warps))[(batch * num_heads * plan.chunks,)](
         qkv,
         offsets,
         sums,
         parts,
         tokens,
-        span,
+        span_of(plan.tiles),
         out,
         **widths,
         M=offsets.shape[1],
         MP=power_of_two(offsets.shape[1], 1),
-        BM=tiles.queries,
+        BM=plan.tiles.queries,
         ZERO=zero_logit,
-        FIRST=first,
+        FIRST=plan.first,
         PACKED=qkv.element_size() == 2,
     )
-    if first == "part":
+    if plan.first == "part":
         merge()
     return out
 

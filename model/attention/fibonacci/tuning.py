@@ -5,6 +5,7 @@ Measured on an H100 (`benchmarks/sparse_attention.py --operator offset --tune`; 
 """
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ TABLE: tuple[tuple[int, Tiles], ...] = (
 )
 CLASS_BLOCK = 64  # keys of a block of the class token's row
 CLASS_KEYS = 512  # keys of a part of it, where it has launches of its own
+CLASS_STAGES, CLASS_WARPS = 2, 4  # blocks in flight, warps of a program
+MERGE_BLOCK, MERGE_WARPS = 4, 1  # parts of the row that are put together at a time
 
 
 def tiles_for(tokens: int, head_dim: int, element_size: int = 2) -> Tiles:
@@ -57,3 +60,32 @@ def power_of_two(width: int, least: int = 16) -> int:
 def span_of(tiles: Tiles) -> int:
     """Patch queries of a program."""
     return tiles.queries * tiles.blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is launched for a layer.
+
+    Attributes:
+        tiles: how it is cut.
+        chunks: programs of a head.
+        first: what becomes of the class token's row: "whole" (each program has a whole head), "part" (each program computes its part,
+            which `merge_kernel` puts together afterwards), or "none" (launches of its own, before).
+        parts: parts of that row, 0 under "whole".
+    """
+
+    tiles: Tiles
+    chunks: int
+    first: Literal["whole", "part", "none"]
+    parts: int
+
+
+def plan_of(tokens: int, head_dim: int, zero_logit: bool, element_size: int = 2) -> Plan:
+    """What is launched for a layer; arguments as of `tiles_for`."""
+    tiles = tiles_for(tokens, head_dim, element_size)
+    chunks = -(-(tokens - 1) // span_of(tiles))
+    if chunks == 1:
+        return Plan(tiles, chunks, "whole", 0)
+    if zero_logit or tiles.apart:  # under zero_logit every program needs the sums of v before it begins
+        return Plan(tiles, chunks, "none", -(-tokens // CLASS_KEYS))
+    return Plan(tiles, chunks, "part", chunks)

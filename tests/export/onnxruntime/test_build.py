@@ -147,8 +147,8 @@ def test_a_wrong_result_is_not_written(built: Path, tmp_path: Path, monkeypatch:
     """The body of one pass computes something else."""
     right = builder.with_library
 
-    def wrong(model: onnx.ModelProto) -> object:
-        changed, operators = right(model)
+    def wrong(model: onnx.ModelProto, capabilities: list[int]) -> object:
+        changed, operators = right(model, capabilities)
         node = next(n for f in changed.functions for n in f.node if n.op_type == "Sigmoid")
         node.op_type = "Neg"
         return changed, operators

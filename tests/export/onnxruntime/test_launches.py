@@ -1,7 +1,6 @@
 """The library launches what PyTorch launches: same kernels, constants, integers and grids, for whole networks."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -15,12 +14,12 @@ from flashrib.model.attention.window import launch as window_launch
 from flashrib.model.attention.window import op
 from flashrib.model.config import NetworkConfig, UpsamplerConfig
 from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
+from tests.export.onnxruntime.recorder import Launched, Recorder, launched_by_library
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 
 SIZE = (29, 33)
 BLOCKS = ("BM", "BN", "STAGES")  # of attention: the grid tells them
 WIDE = dataclasses.replace(SMALL, dim=72, ffn_dim=100, upsampler=UpsamplerConfig("pixelshuffle", 3, 16))
-Launched = tuple[str, dict[str, Any], list[int], tuple[int, ...]]
 
 
 @pytest.fixture
@@ -28,20 +27,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
     """Kernels that PyTorch launches; none is run."""
     seen: list[Launched] = []
 
-    def recorder(kernel: Any) -> Any:
-        class Recorder:
-            def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-                def record(*arguments: Any, **named: Any) -> None:
-                    names = kernel.arg_names
-                    values = dict(zip(names, arguments, strict=False)) | named
-                    numbers = [v for v in values.values() if isinstance(v, int) and not isinstance(v, bool)]
-                    integers = numbers[: sum(isinstance(a, int) for a in arguments)]
-                    constants = {k: v for k, v in named.items() if k.isupper() and k not in BLOCKS}
-                    seen.append((kernel.__name__, constants, integers, tuple(grid)))
-
-                return record
-
-        return Recorder()
+    def recorder(kernel: Any) -> Recorder:
+        return Recorder(kernel, seen)
 
     for module in (pointwise, spatial, op):
         monkeypatch.setattr(module, "wrap_triton", recorder)
@@ -64,16 +51,16 @@ def test_launches_are_those_of_pytorch(
     assert len(launched) > 10
     monkeypatch.setattr(layers.WindowAttention, "form", None)
     model = traced_with_passes(network, "fp16", None, "")
-    _, operators = with_library(model)
+    _, operators = with_library(model, [90])
     height, width = SIZE
     if config is SMALL_ESC:  # completed to whole windows before anything else
         height, width = (-(-side // step) * step for side, step in zip(SIZE, config.windows[0], strict=True))
-    assert _launches(model, operators, (height, width)) == launched
+    assert _launches(model, operators, (height, width)) == list(map(_without_blocks, launched))
 
 
 def _launches(model: onnx.ModelProto, operators: list[LibraryOperator], size: tuple[int, int]) -> list[Launched]:
     """What the library launches for a map of this size, in the order of the nodes."""
-    changed, _ = with_library(model)
+    changed, _ = with_library(model, [90])
     by_name = {operator.name: operator for operator in operators}
     known: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
     found = []
@@ -81,7 +68,7 @@ def _launches(model: onnx.ModelProto, operators: list[LibraryOperator], size: tu
         if node.op_type not in by_name:
             continue
         operator = by_name[node.op_type]
-        launch = operator.kernel.launch(operator.node, 90)
+        (launch,) = operator.kernel.launches(operator.node, 90)
         tensors = zip(node.input, operator.node.inputs.items(), strict=True)
         shapes = []
         for name, (argument, tensor) in tensors:
@@ -91,8 +78,10 @@ def _launches(model: onnx.ModelProto, operators: list[LibraryOperator], size: tu
             shapes.append(known.get(name, made_by_others))
         for name, output in zip(node.output, launch.outputs, strict=True):
             known[name] = tuple(Size.of(side).evaluate(shapes) for side in output.shape)
-        integers = [value.evaluate(shapes) for value in launch.integers.values()]
-        grid = tuple(Size.of(side).evaluate(shapes) for side in launch.grid)
-        constants = {name: value for name, value in launch.constants.items() if name not in BLOCKS}
-        found.append((launch.kernel.__name__, constants, integers, grid))
+        found.append(_without_blocks(launched_by_library(launch, shapes)))
     return found
+
+
+def _without_blocks(launched: Launched) -> Launched:
+    name, values, grid = launched
+    return name, {key: value for key, value in values.items() if key not in BLOCKS}, grid

@@ -22,10 +22,25 @@ HERE = Path(__file__).parent
 TABLE = """op probe_1
 inputs 1
 output 1 0.0 0.1 0.2 4
+launch
 parameters i0 o0 n0 n1
 integers 0.0,0.1,*,0.2,* 0.3
 image 90 1 0 128 65536 kernel 0.0,0.1,*,0.2,*,4,^ 3 1
 image 80 0 64 128 65536 kernel 0.0,0.1,*,0.2,*,4,^ 3 1
+op probe_2
+inputs 1 6 6
+output 1 0.0 0.1 0.2 4
+output 1 0.0 0.1 0.2 4
+launch
+parameters i0 o1 n0 n1
+integers 0.0,0.1,*,0.2,* 0.3
+image 90 1 0 128 65536 kernel 1 3 1
+image 80 0 64 128 65536 kernel 1 3 1
+launch
+parameters o1 o0 n0 n1
+integers 0.0,0.1,*,0.2,* 0.3
+image 90 1 0 128 65536 kernel 2 3 1
+image 80 0 64 128 65536 kernel 2 3 1
 """
 IMAGES = b"image90".ljust(64, b"\0") + b"image80\0"
 
@@ -52,7 +67,9 @@ def probe(library: Path, capability: int | None, *arguments: str) -> str:
 
 @pytest.mark.parametrize(("capability", "body"), [(90, ()), (90, ("with_body",)), (100, ()), (89, ())])
 def test_kernels_run(built: Path, capability: int, body: tuple[str, ...]) -> None:
-    """On the target itself, with a body that must give way, and through PTX on GPUs that the machine code does not run on."""
+    """On the target itself, with a body that must give way, and through PTX on GPUs that the machine code does not run on: an operator of
+    one launch, and one whose second launch reads what the first has left in memory.
+    """
     assert probe(built / "probe.so", capability, *body) == "right"
 
 
@@ -90,7 +107,7 @@ def test_the_kernel_takes_what_the_library_passes(dtype: str) -> None:
     inputs = {"source": like, "residual": like, "bias": vector, "gain": vector, "offset": vector}
     attributes = {"dim": 12, "out_width": 0, "gelu": 0, "keep_x": 1, "keep_n": 1}
     node = Node("gpu_chain", inputs, attributes)
-    launch = PASSES["gpu_chain"].launch(node, 80)
+    (launch,) = PASSES["gpu_chain"].launches(node, 80)
     made = compile_launch(node, launch, 80)
     places = arguments_of(node, launch)
     assert list(places.values()) == ["i0", "i1", "i2", "i3", "i4", "o0", "o1", "n0"]

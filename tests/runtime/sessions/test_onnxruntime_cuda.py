@@ -90,7 +90,7 @@ def test_the_plain_file_on_the_gpu() -> None:
     batch = np.random.default_rng(2).random((1, 3, 100, 130), np.float32)
     with OnnxRuntimeCudaSession(default_model()) as session, OnnxRuntimeSession(default_model()) as reference:
         assert not session.library
-        np.testing.assert_allclose(session.run(batch), reference.run(batch), rtol=0, atol=5e-3)
+        np.testing.assert_allclose(session.run(batch), reference.run(batch), rtol=0, atol=1e-4)
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ from flashrib.export.operators.plugin.launch import Launch
 from flashrib.export.operators.plugin.ptx import Kernel, compile_ptx
 from flashrib.model.attention.disc.blocks import cells
 from flashrib.model.attention.disc.kernel import disc_attention_kernel
-from flashrib.model.attention.disc.tuning import blocks_for, power_of_two
+from flashrib.model.attention.disc.tuning import Blocks, blocks_for, power_of_two
 from flashrib.runtime.errors import UsageError
 
 DTYPES = ("fp16", "bf16")  # the precisions that engines are built in
@@ -79,37 +79,13 @@ def compile_kernel(layer: Layer, capability: int) -> Kernel:
         FlashribError: see `compile_ptx`.
     """
     blocks = blocks_for(capability, layer.head_dim, layer.radius)
-    tensor, step = f"*{layer.dtype}", layer.heads * layer.head_dim
-    keys = (layer.tokens + layer.pooled) * step
+    tensor = f"*{layer.dtype}"
     return compile_ptx(
         disc_attention_kernel,
         dict.fromkeys(("q", "k", "v"), tensor)
         | dict.fromkeys(("starts", "full", "blocks"), "*i32")
         | {"out": tensor, "lse": "*fp32"},
-        {
-            "H": layer.grid[0],
-            "W": layer.grid[1],
-            "text": layer.text,
-            "text_begin": 0,
-            "text_end": layer.tokens,
-            "radius": layer.radius,
-            "pooled": layer.pooled,
-            "scale": layer.scale,
-            "q_batch": layer.tokens * step,
-            "k_batch": keys,
-            "v_batch": keys,
-            **dict.fromkeys(("q_stride", "k_stride", "v_stride"), step),
-            "failed": None,
-            "HEADS": layer.heads,
-            "D": layer.head_dim,
-            "DP": power_of_two(layer.head_dim),
-            "TY": blocks.tile[0],
-            "TX": blocks.tile[1],
-            "KY": blocks.keys[0],
-            "KX": blocks.keys[1],
-            "STAGES": blocks.stages,
-            "PRECISION": "ieee",
-        },
+        constants(layer, blocks, "ieee"),
         capability,
         warps=blocks.warps,
         registers=blocks.registers,
@@ -117,8 +93,43 @@ def compile_kernel(layer: Layer, capability: int) -> Kernel:
     )
 
 
+def constants(layer: Layer, blocks: Blocks, precision: str) -> dict[str, Any]:
+    """The kernel's compile-time arguments for contiguous operands of one size."""
+    step = layer.heads * layer.head_dim
+    keys = (layer.tokens + layer.pooled) * step
+    return {
+        "H": layer.grid[0],
+        "W": layer.grid[1],
+        "text": layer.text,
+        "text_begin": 0,
+        "text_end": layer.tokens,
+        "radius": layer.radius,
+        "pooled": layer.pooled,
+        "scale": layer.scale,
+        "q_batch": layer.tokens * step,
+        "k_batch": keys,
+        "v_batch": keys,
+        **dict.fromkeys(("q_stride", "k_stride", "v_stride"), step),
+        "failed": None,
+        "HEADS": layer.heads,
+        "D": layer.head_dim,
+        "DP": power_of_two(layer.head_dim),
+        "TY": blocks.tile[0],
+        "TX": blocks.tile[1],
+        "KY": blocks.keys[0],
+        "KX": blocks.keys[1],
+        "STAGES": blocks.stages,
+        "PRECISION": precision,
+    }
+
+
+def programs(layer: Layer, blocks: Blocks) -> int:
+    """Programs of a picture."""
+    ty, tx = blocks.tile
+    return layer.heads * (cells(layer.text, ty * tx) + cells(layer.grid[0], ty) * cells(layer.grid[1], tx))
+
+
 def launch(layer: Layer, capability: int, kernel: Kernel, batch: Any) -> Launch:
     """Return the launch for a batch, an integer or TensorRT's expression."""
-    ty, tx = blocks_for(capability, layer.head_dim, layer.radius).tile
-    tiles = cells(layer.text, ty * tx) + cells(layer.grid[0], ty) * cells(layer.grid[1], tx)
-    return Launch(batch * (layer.heads * tiles), 32 * kernel.warps, kernel.shared, ())
+    blocks = blocks_for(capability, layer.head_dim, layer.radius)
+    return Launch(batch * programs(layer, blocks), 32 * kernel.warps, kernel.shared, ())
