@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError
 from flashrib.runtime.nvidia.cuda import Gpu, find_gpu
 from flashrib.runtime.sessions import onnxruntime_cuda
@@ -173,6 +174,6 @@ def test_without_a_gpu_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(cuda(), reason="this machine can")
 def test_auto_takes_the_cpu_where_cuda_cannot_run() -> None:
-    assert not cuda_can_run(default_model())
+    assert not cuda_can_run(default_model(), describe_onnx(default_model()))
     with open_session() as session:
         assert isinstance(session, OnnxRuntimeSession)
