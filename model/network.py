@@ -19,6 +19,10 @@ class Network(nn.Module):
         """The official test pipeline, which every deployment form must equal: the tensors of `config.inputs()` -> the result."""
         return self(*inputs)
 
+    def upscale(self, picture: Tensor) -> Tensor:
+        """RGB (B, 3, H, W) in 0..1 -> (B, 3, rH, rW), not clamped: the official test pipeline, for networks with the task "upscale"."""
+        raise UsageError(f"{self.config.name} does not upscale")
+
     def initialise(self) -> None:
         """Give the parameters the random values that the official training starts from, where they are not PyTorch's defaults."""
 

@@ -21,12 +21,20 @@ class TrainConfig:
 
     Attributes:
         data: folders of high-resolution pictures, relative to the TOML file; the low-resolution ones are made from them.
+        data_low: folders of low-resolution pictures, one for each of `data`, with the same names (or NAMEx2 at scale 2); empty: they are
+            made, see `degradation`.
+        recursive: pictures in the folders below count too.
+        pool: pictures that lie on the device at a time, those of the training; 0: all. The rest is read while the training goes on.
+        rotate: steps after which an eighth of the pool is exchanged.
         arch: preset to train.
         scale: magnification.
         downscales: each picture is also used at these sizes (antialiased bicubic), 1.0 being its own.
         degradation: how low-resolution pictures are made: "bicubic", shrunk as MATLAB's imresize does; or, with blur, noise and JPEG drawn
             anew for every patch, "photo" for photographs as people have them, or "sst-real", about twice as strong. Those of the
             validation are made once, in the same way.
+        perceptual: of sst-real, half of its loss: "pyramid", a stand-in that needs no weights; "none"; or "given", what `train` is passed
+            from Python. See `flashrib.model.training.consistency`.
+        noise_steps: of sst-real, intervals of the grid of noise levels at the beginning and at the end.
         validation: number of pictures held out (every n-th of the sorted list), for the PSNR in the log; 0 only with `validation_sets`.
         validation_sets: name -> folder of high-resolution pictures, relative to the TOML file, each with a column of its own in the log.
         patch: side of the low-resolution patch in pixels; at least the largest window, so that no window is padded.
@@ -55,10 +63,16 @@ class TrainConfig:
     """
 
     data: tuple[str, ...]
+    data_low: tuple[str, ...] = ()
+    recursive: bool = False
+    pool: int = 0
+    rotate: int = 100
     arch: str = "sst-light"
     scale: int = 2
     downscales: tuple[float, ...] = (1.0,)
     degradation: Literal["bicubic", "photo", "sst-real"] = "bicubic"
+    perceptual: Literal["pyramid", "none", "given"] = "pyramid"
+    noise_steps: tuple[int, ...] = (4, 3)
     validation: int = 8
     validation_sets: dict[str, str] = dataclasses.field(default_factory=dict)
     patch: int = 64
@@ -88,10 +102,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         checks = {
             "data": bool(self.data),
+            "data_low": len(self.data_low) in (0, len(self.data)),
+            "pool": self.pool >= 0,
+            "rotate": self.rotate >= 1,
             "arch": self.arch in presets("upscale"),
             "scale": self.scale in SCALES,
             "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
             "degradation": self.degradation in ("bicubic", *DEGRADATIONS),
+            "perceptual": self.perceptual in ("pyramid", "none", "given"),
+            "noise_steps": len(self.noise_steps) == 2 and all(1 <= n <= 1000 for n in self.noise_steps),
             "validation": self.validation >= (0 if self.validation_sets else 1),
             "validation_sets": all(self.validation_sets.values()) and "" not in self.validation_sets,
             "patch": self.patch >= 8,
@@ -117,6 +136,8 @@ class TrainConfig:
         for name, valid in checks.items():
             if not valid:
                 raise UsageError(f"training configuration: {name} = {getattr(self, name)!r} is out of range")
+        if self.data_low and (self.degradation != "bicubic" or self.downscales != (1.0,)):
+            raise UsageError("data_low gives the low-resolution pictures: leave degradation and downscales out")
         if self.qat and not self.start:
             raise UsageError(
                 f"qat = {self.qat!r} finetunes a trained network: name its checkpoint with start = 'FILE' or --start FILE"
@@ -128,9 +149,11 @@ class TrainConfig:
 # What lists hold.
 _LISTS = {
     "data": schema.several(schema.text()),
+    "data_low": schema.several(schema.text()),
     "downscales": schema.several(schema.number(0, 1e6)),
     "betas": schema.several(schema.number(0, 1)),
     "milestones": schema.several(schema.whole(1, 10**9)),
+    "noise_steps": schema.several(schema.whole(1, 1000)),
 }
 
 
@@ -163,7 +186,8 @@ def read_config(path: Path) -> TrainConfig:
             raise UsageError(f"{path}: {name} = {schema.shown(value)} must be {_LISTS[name].words}")
         if wanted is str and "\0" in values[name]:
             raise UsageError(f"{path}: {name} = {value!r} holds a character that no name has")
-    values["data"] = tuple(str(path.parent / folder) for folder in values["data"])
+    for name in ("data", "data_low"):
+        values[name] = tuple(str(path.parent / folder) for folder in values.get(name, ()))
     sets = values.get("validation_sets", {})
     folder_rule = schema.text()
     if wrong := [name for name, folder in sets.items() if not folder_rule.holds(folder) or not folder_rule.holds(name)]:

@@ -106,15 +106,41 @@ def consistency_losses(
         index: 0..N-2, of the target's level.
         loss: of two pictures, such as `mixed(pyramid)`.
     """
-    levels = grid.to(x0)[index : index + 2, None].expand(2, x0.shape[0])
-    if index == 0 and grid[0] == 0:
-        target = x0
-    else:
-        network.eval()
-        with torch.no_grad():
-            target = network.denoise(noisy(x0, y0, z, levels[0, 0]), levels[0], low)[1]
-        network.train()
-    guide, last = network.denoise(noisy(x0, y0, z, levels[1, 0]), levels[1], low)
+    below, level = grid.to(x0)[index : index + 2]
+    target = target_of(network, x0, y0, low, z, below)
+    return student_losses(network, noisy(x0, y0, z, level), level.expand(len(x0)), low, target, loss)
+
+
+def target_of(network: SSTReal, x0: Tensor, y0: Tensor, low: Tensor, z: Tensor, level: float | Tensor) -> Tensor:
+    """What the network, in eval mode, makes of the lower noise level, without gradient: (B, 3, 4H, 4W); x0 at level 0.
+
+    Arguments as in `consistency_losses`.
+    """
+    if level == 0:
+        return x0
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        levels = torch.as_tensor(level, dtype=x0.dtype, device=x0.device).expand(len(x0))
+        target = network.denoise(noisy(x0, y0, z, level), levels, low)[1]
+    network.train(training)
+    return target
+
+
+def student_losses(
+    network: SSTReal, x: Tensor, level: Tensor, low: Tensor, target: Tensor, loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """Losses of the guiding and of the last head.
+
+    Args:
+        network: the student, in training mode.
+        x: noisy pictures (B, 3, 4H, 4W), see `noisy`.
+        level: their noise levels, (B,).
+        low: see `consistency_losses`.
+        target: see `target_of`.
+        loss: see `consistency_losses`.
+    """
+    guide, last = network.denoise(x, level, low)
     return GUIDE_SHARE * loss(guide, target), loss(last, target)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,14 +30,14 @@ class Pair:
     low: Pixels
 
 
-def pictures_of(folders: Sequence[str]) -> list[Path]:
-    """Return the sorted pictures of all folders.
+def pictures_of(folders: Sequence[str], recursive: bool = False) -> list[Path]:
+    """Return the sorted pictures of all folders, and of those below them if `recursive`.
 
     Raises:
         UsageError: a folder is missing or has no pictures.
     """
     try:
-        return [path for folder in folders for path in list_pictures(Path(folder))]
+        return [path for folder in folders for path in list_pictures(Path(folder), recursive=recursive)]
     except PictureError as error:
         raise UsageError(str(error)) from error
 
@@ -61,11 +61,33 @@ def make_pair(high: Pixels, scale: int) -> Pair:
     return Pair(high, imresize(high, size=(height // scale, width // scale)))
 
 
-def _pairs_of(path: Path, scale: int, downscales: Sequence[float], least: int) -> list[Pair]:
-    """All sizes of one picture whose low-resolution side is at least `least`."""
+def _eight_bits(path: Path) -> Pixels:
     pixels = read_picture(path).pixels
-    if pixels.dtype != np.uint8:
-        pixels = (pixels >> 8).astype(np.uint8)
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+
+
+def pairs_of(path: Path, scale: int, downscales: Sequence[float], least: int, low: Path | None = None) -> list[Pair]:
+    """All sizes of one picture whose low-resolution side is at least `least`.
+
+    Args:
+        path: of the high-resolution picture.
+        scale: magnification.
+        downscales: sizes at which it is used, 1 being its own.
+        least: pixels.
+        low: the low-resolution picture, where it is not to be made.
+
+    Raises:
+        PictureError: a picture cannot be read, or `low` is not of the size that belongs to the other.
+    """
+    pixels = _eight_bits(path)
+    if low is not None:
+        small = _eight_bits(low)
+        height, width = small.shape[:2]
+        if pixels.shape[:2] != (scale * height, scale * width):
+            raise PictureError(
+                f"{low}: has {width}x{height} pixels, but {path} has {pixels.shape[1]}x{pixels.shape[0]}, which is not {scale} times that"
+            )
+        return [Pair(pixels, small)] if min(height, width) >= least else []
     pairs = []
     for factor in downscales:
         size = (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor))
@@ -74,22 +96,34 @@ def _pairs_of(path: Path, scale: int, downscales: Sequence[float], least: int) -
     return pairs
 
 
-def load_pairs(paths: list[Path], scale: int, downscales: Sequence[float] = (1.0,), least: int = 1) -> list[Pair]:
-    """Read pictures and make their pairs, on all cores.
+def too_small(count: int, side: int) -> UsageError:
+    """The error for `count` pictures of which none has a side of `side` pixels."""
+    return UsageError(f"none of the {count} pictures has a side of {side} pixels: make patch smaller")
+
+
+def load_pairs(
+    paths: list[Path],
+    scale: int,
+    downscales: Sequence[float] = (1.0,),
+    least: int = 1,
+    partners: Mapping[Path, Path] | None = None,
+) -> list[Pair]:
+    """Read pictures and make their pairs, on all cores; those in `partners` have their low-resolution pictures there.
 
     Raises:
-        PictureError: a picture cannot be read.
+        PictureError: see `pairs_of`.
         UsageError: no picture is large enough for one patch.
     """
-    columns = zip(*((path, scale, tuple(downscales), least) for path in paths), strict=True)
+    low = partners or {}
+    columns = zip(*((path, scale, tuple(downscales), least, low.get(path)) for path in paths), strict=True)
     if len(paths) <= CHUNK:  # not worth a process
-        pairs = [pair for found in map(_pairs_of, *columns) for pair in found]
+        pairs = [pair for found in map(pairs_of, *columns) for pair in found]
     else:
         workers = min(os.cpu_count() or 1, 16, len(paths) // CHUNK)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            pairs = [pair for found in pool.map(_pairs_of, *columns, chunksize=CHUNK) for pair in found]
+            pairs = [pair for found in pool.map(pairs_of, *columns, chunksize=CHUNK) for pair in found]
     if not pairs:
-        raise UsageError(f"none of the {len(paths)} pictures has a side of {least * scale} pixels: make patch smaller")
+        raise too_small(len(paths), least * scale)
     return pairs
 
 
@@ -102,13 +136,30 @@ class PatchSampler:
 
     def __init__(self, pairs: list[Pair], config: TrainConfig, device: torch.device) -> None:
         self.patch, self.scale, self.device = config.patch, config.scale, device
-        self.low = torch.from_numpy(np.concatenate([p.low.reshape(-1, 3) for p in pairs])).to(device)
-        self.high = torch.from_numpy(np.concatenate([p.high.reshape(-1, 3) for p in pairs])).to(device)
-        sizes = torch.tensor([p.low.shape[:2] for p in pairs])
-        areas = sizes.prod(1)
-        self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), areas.cumsum(0)[:-1]]).to(device)
-        self.sizes = sizes.to(device)
-        self.weights = areas.double().to(device)  # a picture is drawn in proportion to its area
+        low = torch.from_numpy(np.concatenate([p.low.reshape(-1, 3) for p in pairs])).to(device)
+        high = torch.from_numpy(np.concatenate([p.high.reshape(-1, 3) for p in pairs])).to(device)
+        self.take(low, high, [(p.low.shape[0], p.low.shape[1]) for p in pairs])
+
+    def take(self, low: Tensor, high: Tensor, sizes: Sequence[tuple[int, int]]) -> None:
+        """Cut out of these pictures from now on.
+
+        Args:
+            low: all low-resolution pictures one after the other, (pixels, 3), on the device.
+            high: all high-resolution ones.
+            sizes: (H, W) of the low-resolution ones.
+        """
+        self.low, self.high = low, high
+        counted = torch.tensor(sizes)
+        areas = counted.prod(1)
+        self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), areas.cumsum(0)[:-1]]).to(self.device)
+        self.sizes = counted.to(self.device)
+        self.weights = areas.double().to(self.device)  # a picture is drawn in proportion to its area
+
+    def turn(self, step: int) -> None:
+        """Have the pictures of a step on the device, which are always the same here."""
+
+    def close(self) -> None:
+        """Give back what the sampler holds beside memory."""
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return (low (B, 3, p, p), high (B, 3, rp, rp)), float32 in 0..1; `generator` lives on the sampler's device."""

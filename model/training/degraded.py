@@ -20,7 +20,7 @@ def degradation_of(config: TrainConfig) -> Degradation | None:
     return Degradation(dataclasses.replace(DEGRADATIONS[config.degradation], scale=config.scale))
 
 
-def degrade(degradation: Degradation, high: Tensor, seed: int) -> Tensor:
+def degrade(degradation: Degradation, high: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Make the low-resolution pictures of a batch, in groups of `GROUP`.
 
     Args:
@@ -29,10 +29,11 @@ def degrade(degradation: Degradation, high: Tensor, seed: int) -> Tensor:
         seed: of all draws.
 
     Returns:
-        (B, 3, H, W), of 8 bits, in 0..1.
+        (B, 3, H, W) and the same enlarged again, (B, 3, rH, rW), both of 8 bits, in 0..1; see `Degradation`.
     """
     groups = torch.split(high, GROUP)
-    return torch.cat([degradation(group, seed * len(groups) + i)[0] for i, group in enumerate(groups)])
+    made = [degradation(group, seed * len(groups) + i) for i, group in enumerate(groups)]
+    return torch.cat([low for low, _ in made]), torch.cat([enlarged for _, enlarged in made])
 
 
 def degrade_pairs(degradation: Degradation, pairs: list[Pair], device: torch.device) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""The training loop: L1, EMA; resumable at any step with the same result as without the interruption."""
+"""The training loop: an objective, EMA; resumable at any step with the same result as without the interruption."""
 
 import contextlib
 import dataclasses
@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from flashrib.model.architectures.registry import build_model
 from flashrib.model.checkpoint import load_model
-from flashrib.model.network import Upscaler
 from flashrib.model.training.config import TrainConfig
+from flashrib.model.training.consistency import Loss
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
-from flashrib.model.training.degradations import Degradation
-from flashrib.model.training.degraded import degradation_of, degrade, degrade_pairs
+from flashrib.model.training.degraded import degradation_of, degrade_pairs
 from flashrib.model.training.log import add_row
+from flashrib.model.training.objectives import Objective, objective_for
 from flashrib.model.training.optimizer import ema_decay, learning_rate, make_optimizer
+from flashrib.model.training.pairing import find_partners
 from flashrib.model.training.parallel import World, join
 from flashrib.model.training.qat import QuantizationAware
 from flashrib.model.training.state import STATE, WEIGHTS, TrainingState
 from flashrib.model.training.steps import GraphedStep, compile_layers
+from flashrib.model.training.stream import StreamSampler
 from flashrib.model.training.validation import load_sets, measure
 from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, UsageError
@@ -38,8 +39,6 @@ def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
     network = (
         load_model(config.start, config.arch, config.scale) if config.start else build_model(config.arch, config.scale)
     )
-    if not isinstance(network, Upscaler):
-        raise UsageError(f"{config.arch}: only super-resolution networks can be trained")
     network = network.train().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     ema = [p.detach().clone() for p in network.parameters()]
@@ -59,9 +58,8 @@ class _Run:
     held_out: list[Pair]
     sets: dict[str, list[Pair]]
     quantized: QuantizationAware | None
-    forward: Callable[[Tensor], Tensor]
+    objective: Objective
     world: World
-    degradation: Degradation | None
     graphed: GraphedStep | None = None
 
     def step(self) -> Tensor:
@@ -71,6 +69,7 @@ class _Run:
             group["lr"] = learning_rate(state.step, config)
         state.optimizer.zero_grad(set_to_none=True)
         self.world.seed(state.generator, config.seed, state.step)
+        self.sampler.turn(state.step)
         total = torch.zeros((), device=self.device)
         for part in range(config.accumulate):
             total += self.gradients(part) / config.accumulate
@@ -85,27 +84,21 @@ class _Run:
     def gradients(self, part: int) -> Tensor:
         """Add the gradients of a batch, a part of the step, to those of the parameters; returns its loss."""
         low, high = self.sampler.sample(self.config.batch, self.state.generator)
-        if self.degradation is not None:
-            number = self.world.number(self.config.seed, self.state.step)
-            low = degrade(self.degradation, high, number * self.config.accumulate + part)
-        low = low.to(memory_format=torch.channels_last)
+        seed = self.world.number(self.config.seed, self.state.step) * self.config.accumulate + part
+        inputs = self.objective.batch(low, high, seed % 2**63, self.state.step)
         if self.device.type == "cuda" and self.config.accumulate == 1 and self.quantized is None:
             if self.graphed is None:
-                self.graphed = GraphedStep(self.state.network, self.loss, (low, high))
-            return self.graphed(low, high).detach()
-        loss = self.loss(low, high)
+                self.graphed = GraphedStep(self.state.network, self.objective.loss, inputs)
+            torch.manual_seed(seed % 2**63)  # of dropout, after a recording that drew some
+            return self.graphed(*inputs).detach()
+        torch.manual_seed(seed % 2**63)
+        loss = self.objective.loss(*inputs)
         (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         return loss.detach()
 
-    def loss(self, low: Tensor, high: Tensor) -> Tensor:
-        """L1 of what the network makes of low-resolution patches; without autocast's cache, which a CUDA graph cannot have."""
-        on = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=on, cache_enabled=False):
-            output = self.forward(low)
-        return F.l1_loss(output.float(), high)
-
     def close(self) -> None:
-        """Leave the other processes."""
+        """Leave the other processes, and end those that read."""
+        self.sampler.close()
         self.world.end()
 
     def measure(self) -> dict[str, float]:
@@ -114,7 +107,7 @@ class _Run:
             return measure(self.state.network, self.held_out, self.sets, self.device)
 
 
-def _start(config: TrainConfig, folder: Path, device: str) -> _Run:
+def _start(config: TrainConfig, folder: Path, device: str, perceptual: Loss | None) -> _Run:
     """Everything up to the first step."""
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if where.type == "cuda" and not torch.cuda.is_available():
@@ -129,20 +122,28 @@ def _start(config: TrainConfig, folder: Path, device: str) -> _Run:
     if (folder / STATE).exists():
         state.load(folder, config)
     world.start(state.network)
-    training, held_out = split(pictures_of(config.data), config.validation)
-    sampler = PatchSampler(load_pairs(training, config.scale, config.downscales, config.patch), config, where)
+    paths = pictures_of(config.data, config.recursive)
+    partners = find_partners(config.data, config.data_low, config.scale, config.recursive) if config.data_low else {}
+    training, held_out = split(paths, config.validation)
     network = state.network
     quantized = QuantizationAware(network, config.qat) if config.qat else None
     if config.compile:
         compile_layers(network)
     forward: Callable[[Tensor], Tensor] = quantized or network
-    validation = load_pairs(held_out, config.scale) if held_out else []
-    sets = load_sets(config)
     degradation = degradation_of(config)
+    objective = objective_for(network, forward, config, where, degradation, perceptual)
+    validation = load_pairs(held_out, config.scale, partners=partners) if held_out else []
+    sets = load_sets(config)
     if degradation is not None:
         validation = degrade_pairs(degradation, validation, where)
         sets = {name: degrade_pairs(degradation, pairs, where) for name, pairs in sets.items()}
-    return _Run(config, where, state, sampler, validation, sets, quantized, forward, world, degradation)
+    sampler: PatchSampler
+    if config.pool and config.pool < len(training):
+        sampler = StreamSampler(training, partners, config, world, where)
+    else:
+        loaded = load_pairs(training, config.scale, config.downscales, config.patch, partners)
+        sampler = PatchSampler(loaded, config, where)
+    return _Run(config, where, state, sampler, validation, sets, quantized, objective, world)
 
 
 def _alone(world: World, folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -158,6 +159,7 @@ def train(
     minutes: float = math.inf,
     progress: bool = True,
     on_log: Callable[[dict[str, float]], None] | None = None,
+    perceptual: Loss | None = None,
 ) -> Path:
     """Train, or continue the run that lies in `folder`; return the path of the averaged weights.
 
@@ -168,6 +170,8 @@ def train(
         minutes: stop after about this time, saved and resumable.
         progress: show a bar with the time left.
         on_log: called with every row of the log.
+        perceptual: the loss of two pictures (B, 3, H, W) in -1..1 that `perceptual = "given"` means, such as LPIPS; a CUDA graph
+            records it.
 
     Raises:
         UsageError: the configuration does not fit the pictures, or the folder's run has another one.
@@ -175,7 +179,7 @@ def train(
         FlashribError: the loss is no longer finite, another training writes into the folder, or something cannot be written.
     """
     started = time.monotonic()
-    run = _start(config, folder, device)
+    run = _start(config, folder, device, perceptual)
     state = run.state
     total_loss, counted = torch.zeros((), device=run.device), 0
     quiet = None if progress and run.world.first else True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flashrib.model.checkpoint import save_safetensors
-from flashrib.model.network import Upscaler
+from flashrib.model.network import Network
 from flashrib.model.state_dict import check_archive
 from flashrib.model.training.config import TrainConfig
 from flashrib.runtime import schema
@@ -34,14 +34,14 @@ STATE_SCHEMA = {
 }
 
 # Fields of the configuration that may differ when a run is continued.
-_FREE = ("data", "compile", "start")
+_FREE = ("data", "data_low", "compile", "start")
 
 
 @dataclasses.dataclass
 class TrainingState:
     """Everything that the next step depends on."""
 
-    network: Upscaler
+    network: Network
     ema: list[Tensor]
     optimizer: torch.optim.Optimizer
     generator: torch.Generator

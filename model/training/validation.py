@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from flashrib.model.network import Upscaler
+from flashrib.model.network import Network
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, load_pairs, pictures_of
 from flashrib.runtime.quality.metrics import psnr
@@ -22,7 +22,7 @@ def load_sets(config: TrainConfig) -> dict[str, list[Pair]]:
     }
 
 
-def validate(network: Upscaler, pairs: list[Pair], device: torch.device) -> float:
+def validate(network: Network, pairs: list[Pair], device: torch.device) -> float:
     """Mean Y-PSNR in dB over whole pictures, border = scale."""
     network.eval()
     results = []
@@ -36,7 +36,7 @@ def validate(network: Upscaler, pairs: list[Pair], device: torch.device) -> floa
 
 
 def measure(
-    network: Upscaler, held_out: list[Pair], sets: Mapping[str, list[Pair]], device: torch.device
+    network: Network, held_out: list[Pair], sets: Mapping[str, list[Pair]], device: torch.device
 ) -> dict[str, float]:
     """Y-PSNR in dB by column of the log: "psnr_y" of the pictures held out (of all sets, if there are none), "psnr_y NAME" of each set."""
     each = {f"psnr_y {name}": validate(network, pairs, device) for name, pairs in sets.items()}
