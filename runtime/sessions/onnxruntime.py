@@ -90,7 +90,7 @@ def cuda_can_run(path: Path, info: ModelInfo) -> bool:
     cuda = PROVIDERS["cuda"]
     if info.precision not in cuda.precisions or not has_provider(cuda):
         return False
-    if reason_against(info) and not has_library(path):
+    if reason_against(path, info) and not has_library(path):
         return False
     try:
         find_gpu()

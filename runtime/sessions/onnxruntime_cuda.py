@@ -5,6 +5,7 @@ of the session's own. A file with a library of custom operators gets it, once th
 """
 
 import contextlib
+import mmap
 import os
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,21 +39,29 @@ SIZES = 8
 
 _LOG_FATAL_ONLY = 4
 _DEVICE = "cuda"  # of buffers
+_COMPLETED = b"completed_v"  # see `flashrib.export.operators.window.bodies.attention_onnxruntime`
 _NO_GRAPH = "-1"  # the id of runs that are not recorded
 
 # What ONNX Runtime says when the GPU's memory is full.
 _FULL = ("Failed to allocate memory", "out of memory", "OUT_OF_MEMORY", "bad_alloc", "ALLOC_FAILED")
 
 
-def reason_against(info: ModelInfo) -> str:
+def reason_against(path: str | os.PathLike[str], info: ModelInfo) -> str:
     """Say why a file without a library may not run on the CUDA provider; "" where nothing speaks against it."""
     odd = sorted({rank for rank in info.ranks if rank % 8})
-    if info.attention != "onnxruntime" or not odd:
+    if info.attention != "onnxruntime" or not odd or _has_completed_heads(path):
         return ""
     return (
         "ONNX Runtime's own attention was seen to crash on GPUs with ranks that are no multiple of 8"
-        f" ({', '.join(map(str, odd))}): build it with flashrib build --flavour onnxruntime, or use --device cpu"
+        f" ({', '.join(map(str, odd))}), and this file is from before heads were completed to one: export it again, build it with"
+        " flashrib build --flavour onnxruntime, or use --device cpu"
     )
+
+
+def _has_completed_heads(path: str | os.PathLike[str]) -> bool:
+    """Whether the body of a file's attention completes its heads to multiples of 8 channels; functions stand at the end of a file."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(_COMPLETED) >= 0
 
 
 class _Bound(NamedTuple):
@@ -117,7 +126,7 @@ class OnnxRuntimeCudaSession(SessionBase):
             check_targets(path, manifest, gpu.name, gpu.capability)
             self._library, passes = str(proven_library(path, manifest)), manifest.passes
         self.library = self._library is not None
-        if not self.library and (why := reason_against(described)):
+        if not self.library and (why := reason_against(path, described)):
             raise SessionError(f"{path}: {why}")
         self._options = {"device_id": str(device)}
         if described.precision == "fp32":  # products of 10 bits would not keep its bound

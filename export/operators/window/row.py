@@ -29,15 +29,29 @@ def window_body(core: str, opsets: dict[str, int]) -> Body:
     return Body(functions, opsets)
 
 
-def gathering_body(core: str, opsets: dict[str, int]) -> Body:
-    """As `window_body`, but that one Gather of pixels each makes windows out of the feature map and the map out of windows."""
+def _gathering(place: Place) -> list[str]:
+    """Body for ONNX Runtime: one Gather of pixels each makes windows out of the feature map and the map out of windows."""
+    odd = any(side % 8 for node in place.nodes for side in widths_of_heads(place.model, node))
+    core = attention_onnxruntime.CORE_COMPLETED if odd else attention_onnxruntime.CORE
+    head = place.head("WindowAttention <window, num_heads, shift> (qkv, pos_q, pos_k) => (out)")
+    parts = (geometry.SIZES, geometry.SOURCES, geometry.GATHER_WINDOWS, core, geometry.GATHER_PIXELS)
+    return ["".join((head, "{", *parts, "}"))]
 
-    def functions(place: Place) -> list[str]:
-        head = place.head("WindowAttention <window, num_heads, shift> (qkv, pos_q, pos_k) => (out)")
-        parts = (geometry.SIZES, geometry.SOURCES, geometry.GATHER_WINDOWS, core, geometry.GATHER_PIXELS)
-        return ["".join((head, "{", *parts, "}"))]
 
-    return Body(functions, opsets)
+def widths_of_heads(model: ModelProto, node: NodeProto) -> tuple[int, ...]:
+    """Channels of a head of v, and of q with its position codes, of a node, as far as the graph says them."""
+    from onnx import helper
+
+    known = {value.name: value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.value_info)}
+    if not (sides := known.get(node.input[0])) or not sides[-1].dim_value:
+        return ()
+    head = sides[-1].dim_value // (3 * helper.get_node_attr_value(node, "num_heads"))
+    made_by = {output: made for made in model.graph.node for output in made.output}
+    name = node.input[1]
+    while (made := made_by.get(name)) is not None and made.input:  # the codes themselves, or the last of their factors
+        name = made.input[2 if made.op_type == "PositionCodes" else 0]
+    ranks = [tensor.dims[-1] for tensor in model.graph.initializer if tensor.name == name]
+    return (head, *(head + rank for rank in ranks))
 
 
 def _padding(place: Place) -> tuple[str, str]:
@@ -70,7 +84,7 @@ WINDOW_ATTENTION = Operator(
     op_type="WindowAttention",
     attributes=("window", "num_heads", "shift"),
     bodies={
-        "onnxruntime": gathering_body(attention_onnxruntime.CORE, attention_onnxruntime.OPSETS),
+        "onnxruntime": Body(_gathering, attention_onnxruntime.OPSETS),
         "standard": window_body(attention_standard.CORE, attention_standard.OPSETS),
         "attention": window_body(attention_native.CORE, attention_native.OPSETS),
         "padded": window_body(attention_padded.CORE, attention_padded.OPSETS),

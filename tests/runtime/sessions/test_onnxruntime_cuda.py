@@ -1,6 +1,8 @@
 """The CUDA session: on a GPU for real, with and without a library; what can be said without one."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +157,50 @@ def test_attention_that_crashes_is_refused(stand_in: None, tmp_path: Path) -> No
     """Seen with sst-plus, whose ranks are 18 and 34, in ONNX Runtime 1.31: an illegal memory access ends all work on the GPU."""
     model = write_onnx(tmp_path / "m.onnx", metadata=dataclasses.replace(METADATA, ranks=(16, 18)).to_properties())
     with pytest.raises(
-        SessionError, match=r"ranks that are no multiple of 8 \(18\).*flashrib build --flavour onnxruntime"
+        SessionError, match=r"ranks that are no multiple of 8 \(18\).*export it again, build it with flashrib build"
     ):
         OnnxRuntimeCudaSession(model)
+
+
+ODD = dataclasses.replace(SMALL, dim=60, windows=((4, 4), (32, 32)), heads=(2, 2), ranks=(18, 34))
+
+
+def write_odd(folder: Path) -> Path:
+    """Heads of 30 channels, as of sst-plus."""
+    from flashrib.export.options import ExportOptions
+    from flashrib.export.to_file import export_file
+    from tests.model.networks import small_network
+
+    export_file(small_network(ODD), folder / "odd.onnx", ExportOptions(precision="fp16"))
+    return folder / "odd.onnx"
+
+
+def test_completed_heads_are_taken(stand_in: None, tmp_path: Path) -> None:
+    """They are completed where they are written: no reason against the file, and the definition's result."""
+    model = write_odd(tmp_path)
+    info = describe_onnx(model)
+    assert info.ranks == (18, 34)
+    assert not onnxruntime_cuda.reason_against(model, info)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_heads_of_30_channels_on_the_gpu(tmp_path: Path) -> None:
+    """In a process of its own: a crash would end all work of this one on the GPU."""
+    model = write_odd(tmp_path)
+    batch = np.random.default_rng(3).random((1, 3, 97, 130), np.float32)
+    np.save(tmp_path / "batch.npy", batch)
+    code = (
+        "import sys, numpy; from flashrib.runtime.sessions.table import open_session\n"
+        "model, batch, result = sys.argv[1:]\n"
+        "with open_session(model, device='cuda', kind='onnxruntime') as session: numpy.save(result, session.run(numpy.load(batch)))"
+    )
+    arguments = [str(path) for path in (model, tmp_path / "batch.npy", tmp_path / "result.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    found = np.load(tmp_path / "result.npy")
+    with OnnxRuntimeSession(model) as reference:
+        wanted = reference.run(batch)
+    assert np.sqrt(np.mean((found - wanted) ** 2)) < 5e-3 * np.sqrt(np.mean(wanted**2))
 
 
 def test_without_a_gpu_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
