@@ -7,6 +7,7 @@ of the session's own. A file with a library of custom operators gets it, once th
 import contextlib
 import mmap
 import os
+import re
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,7 @@ SIZES = 8
 
 _LOG_FATAL_ONLY = 4
 _DEVICE = "cuda"  # of buffers
+_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
 _COMPLETED = b"completed_v"  # see `flashrib.export.operators.window.bodies.attention_onnxruntime`
 _NO_GRAPH = "-1"  # the id of runs that are not recorded
 
@@ -129,6 +131,7 @@ class OnnxRuntimeCudaSession(SessionBase):
         if not self.library and (why := reason_against(path, described)):
             raise SessionError(f"{path}: {why}")
         self._options = {"device_id": str(device)}
+        self._bf16 = described.precision == "bf16"
         if described.precision == "fp32":  # products of 10 bits would not keep its bound
             self._options["use_tf32"] = "0"
         if passes:  # its convolutions have widths that are multiples of 8 and feature maps with channels last
@@ -198,6 +201,11 @@ class OnnxRuntimeCudaSession(SessionBase):
             except Exception as error:
                 if graphs and "graph capture" in str(error):
                     continue  # some node runs on the CPU
+                if self._bf16 and (missing := _NO_KERNEL.search(str(error))):
+                    raise SessionError(
+                        f"{self._path}: computes in bf16, for which ONNX Runtime's CUDA provider has no kernel of {missing[1]}:"
+                        " export it with --precision fp16, or build it with flashrib build --flavour onnxruntime"
+                    ) from error
                 raise _translated(ModelError, f"{self._path}: ONNX Runtime cannot load this model", error) from error
             session.disable_fallback()
             check_placement(session, cuda, self._path)

@@ -3,6 +3,7 @@
 The stand-in is found as libcuda.so.1, so each case is a process of its own.
 """
 
+import ctypes
 import os
 import re
 import shutil
@@ -76,6 +77,23 @@ def test_kernels_run(built: Path, capability: int, body: tuple[str, ...]) -> Non
 def test_another_gpu_is_refused(built: Path) -> None:
     said = probe(built / "probe.so", 75)
     assert "this library is for GPUs of sm90, but GPU 0, Fake GPU, is sm75: build it with --target sm75" in said
+
+
+def test_an_older_onnx_runtime_is_refused(built: Path) -> None:
+    """One that has API 16 and no later one: its table of functions begins with the one that makes an error."""
+    said: list[bytes] = []
+    make = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)(lambda code, text: said.append(text) or 1)
+    table = (ctypes.c_void_p * 1)(ctypes.cast(make, ctypes.c_void_p))
+    get = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(
+        lambda version: ctypes.addressof(table) if version <= 16 else None
+    )
+    version = ctypes.CFUNCTYPE(ctypes.c_void_p)(lambda: ctypes.addressof(name))
+    name = ctypes.create_string_buffer(b"1.16.3")
+    base = (ctypes.c_void_p * 2)(ctypes.cast(get, ctypes.c_void_p), ctypes.cast(version, ctypes.c_void_p))
+    register = ctypes.CDLL(str(built / "gpu.so")).RegisterCustomOps
+    register.restype = ctypes.c_void_p
+    assert register(None, base)
+    assert said == [b"flashrib: this library needs ONNX Runtime 1.17 or later, this is 1.16.3"]
 
 
 def test_no_gpu(built: Path) -> None:

@@ -6,25 +6,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from flashrib.export.onnxruntime.build import build_with_library
 from flashrib.export.onnxruntime.graph import with_library
 from flashrib.export.onnxruntime.library import build_library, table_of
 from flashrib.export.onnxruntime.options import LibraryOptions
+from flashrib.export.operators.bodies import with_body
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file
 from flashrib.model.attention.fibonacci import offset_attention
 from flashrib.model.attention.fibonacci.offsets import head_offsets, pack_offsets
-from flashrib.model.checkpoint import load_model
+from flashrib.model.attention.window import window_attention
+from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.network import Network
 from flashrib.runtime.artifacts.library import LibraryManifest
+from flashrib.runtime.errors import SessionError
 from flashrib.runtime.nvidia.cuda import find_gpu
 from flashrib.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
 from flashrib.runtime.sessions.providers import PROVIDERS, add_provider, load_onnxruntime
 from tests.export.operators.offset.test_bodies import MASKED, model_of
+from tests.export.operators.window.plugin.test_gpu import CASES
 from tests.model.architectures.clear_dit.cases import inputs, network, tiny
+from tests.model.networks import small_network
 from tests.runtime.sessions.test_onnxruntime_cuda import needs_cuda
 from tests.test_digits import TRAINED
 
@@ -90,6 +95,58 @@ def test_offset_attention(
     session = open_on_gpu(build_operators(model, tmp_path / "o.so"), tmp_path / "o.so", graph)
     found = run_poisoned(session, {"qkv": given.numpy()}, "out", tuple(wanted.shape))
     assert error_of(found, wanted) <= BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_window_attention(case: str, tmp_path: Path) -> None:
+    """Windows, heads and ranks of the presets, at sizes that are no multiples; shifted; batches."""
+    layer, (batch, height, width) = CASES[case]
+    random, channels = torch.Generator().manual_seed(height), layer.heads * layer.head_dim
+    qkv = torch.randn(batch, height, width, 3 * channels, generator=random)
+    qkv[..., :channels] *= layer.head_dim**-0.5
+    codes = [torch.randn(layer.heads, layer.tokens, layer.rank, generator=random).half() for _ in range(2)]
+    codes[0] *= layer.rank**-0.5
+    how = {"window": list(layer.window), "num_heads": layer.heads, "shift": list(layer.shift)}
+    graph = helper.make_graph(
+        [helper.make_node("WindowAttention", ["qkv", "pos_q", "pos_k"], ["out"], domain="flashrib", **how)],
+        "layer",
+        [helper.make_tensor_value_info("qkv", TensorProto.FLOAT16, ["B", "H", "W", 3 * channels])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT16, ["B", "H", "W", channels])],
+        [numpy_helper.from_array(code.numpy(), name) for code, name in zip(codes, ("pos_q", "pos_k"), strict=True)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("flashrib", 1)]
+    model = with_body(helper.make_model(graph, opset_imports=opsets, ir_version=10), "onnxruntime")
+    session = open_on_gpu(build_operators(model, tmp_path / "o.so"), tmp_path / "o.so")
+    given = qkv.half()
+    operands = [tensor.float().cuda() for tensor in (given, *codes)]
+    wanted = window_attention(*operands, layer.window, layer.heads, layer.shift, form="reference").cpu()
+    found = run_poisoned(session, {"qkv": given.numpy()}, "out", tuple(wanted.shape))
+    assert error_of(found, wanted) <= BOUNDS["fp16"]
+
+
+@pytest.mark.parametrize("library", [True, False], ids=["library", "plain"])
+def test_bf16(library: bool, tmp_path: Path) -> None:
+    """From a checkpoint it runs; the plain file runs, or one line says which kernel is missing."""
+    small, path = small_network(), tmp_path / "m.onnx"
+    if library:
+        save_safetensors(tmp_path / "c.safetensors", small)
+        build_with_library(tmp_path / "c.safetensors", path, LibraryOptions(("current",), "bf16"))
+    else:
+        export_file(small, path, ExportOptions(precision="bf16"))
+    pictures = torch.rand(2, 3, 29, 33, generator=torch.Generator().manual_seed(0))
+    said, found = "", None
+    try:
+        with OnnxRuntimeCudaSession(path) as session:
+            found = torch.from_numpy(session.run(pictures.numpy()))
+    except SessionError as error:
+        said = str(error)
+    if found is None:
+        assert not library
+        assert "computes in bf16, for which ONNX Runtime's CUDA provider has no kernel of" in said
+        assert "\n" not in said
+        return
+    with torch.inference_mode():
+        assert error_of(found, small(pictures)) <= BOUNDS["bf16"]
 
 
 @pytest.mark.parametrize("precision", list(BOUNDS))
