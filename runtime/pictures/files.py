@@ -280,6 +280,8 @@ def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool, page: int 
             decoded = decode(image, reopen)
         if errors and not lenient:
             raise _DamagedError(f"is damaged or truncated: {len(errors)} errors in its compressed data")
+        if kind.check_decoded is not None and not lenient and (damage := kind.check_decoded(image, file)):
+            raise _DamagedError(damage)
         orientation, exif = read_exif(image)
         extras = read_extras(image, file)
         gray = decoded.samples.shape[-1] <= 2

@@ -24,6 +24,7 @@ from flashrib.runtime.pictures.encode import (
     encode_tiff,
     encode_webp,
 )
+from flashrib.runtime.pictures.jpeg_check import check_jpeg
 from flashrib.runtime.pictures.pages import only_frame, only_page
 from flashrib.runtime.pictures.png_chunks import check_png
 from flashrib.runtime.pictures.tiff import check_tiff
@@ -48,6 +49,7 @@ class Format:
         keeps: what it can hold beside pixels: "icc", "exif" and fields of `Extras`.
         page: which of its pictures is read; raises PictureError where one alone would lose others.
         check: returns what is damaged that Pillow does not notice, or ""; before the pixels are decoded.
+        check_decoded: the same, after they are decoded.
         longest_side: pixels that it can hold at most, if it has such a limit.
         longest_block: bytes of EXIF, XMP, IPTC and comment that it can hold at most, if it has such a limit.
     """
@@ -63,6 +65,7 @@ class Format:
     keeps: frozenset[str] = frozenset()
     page: Callable[[ImageFile.ImageFile], int] = only_frame
     check: Callable[[ImageFile.ImageFile, IO[bytes]], str] | None = None
+    check_decoded: Callable[[ImageFile.ImageFile, IO[bytes]], str] | None = None
     longest_side: int | None = None
     longest_block: int | None = None
 
@@ -93,6 +96,7 @@ FORMATS: tuple[Format, ...] = (
         encode_jpeg,
         read_suffixes=(".mpo",),
         keeps=_keeps("icc", "exif", "density", "xmp", "iptc", "comment"),
+        check_decoded=check_jpeg,
         longest_side=65500,
         longest_block=65450,  # a segment of 65533 bytes with the name of what it holds
     ),
