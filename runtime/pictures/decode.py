@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
 from flashrib.runtime.errors import PictureError
+from flashrib.runtime.pictures.planes import is_planar16, read_planes
 from flashrib.runtime.pictures.profiles import lab_to_srgb
 
-BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284
+PHOTOMETRIC, EXTRA_SAMPLES = 262, 338
+CMYK_DEPTH = "its 16 bits per channel (CMYK becomes sRGB of 8 bits)"
 OTHER_BYTE_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -24,10 +26,12 @@ class Decoded:
     Attributes:
         samples: (H, W, C) uint8 or uint16; C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
         converted: True where the colours were converted to sRGB, so that the file's ICC profile no longer describes them.
+        lost: what of them could not be kept, for the user to read.
     """
 
     samples: NDArray[Any]
     converted: bool = False
+    lost: tuple[str, ...] = ()
 
 
 def decode(image: ImageFile.ImageFile, reopen: Callable[[], ImageFile.ImageFile]) -> Decoded:
@@ -41,10 +45,8 @@ def decode(image: ImageFile.ImageFile, reopen: Callable[[], ImageFile.ImageFile]
         PictureError: a kind of pixels that is not supported; the message lacks the file's name.
         Exception: whatever Pillow raises for damaged files.
     """
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(PLANAR_CONFIGURATION) == 2 and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8:
-        # Pillow would take the bytes of 16-bit planes for 8-bit samples, without a word.
-        raise PictureError("16-bit channels in separate planes are not supported; save it with interleaved channels")
+    if is_planar16(image):
+        return _from_planes(image)
     rawmode = _rawmode(image)
     key = image.info.get("transparency")
     family, _, depth = rawmode.partition(";")
@@ -61,7 +63,8 @@ def decode(image: ImageFile.ImageFile, reopen: Callable[[], ImageFile.ImageFile]
     if image.mode == "LAB":
         return Decoded(lab_to_srgb(image), converted=True)
     if image.mode == "CMYK":
-        return Decoded(_cmyk_to_srgb(image), converted=True)
+        lost = (CMYK_DEPTH,) if depth.startswith("16") else ()
+        return Decoded(_cmyk_to_srgb(image, image.info.get("icc_profile")), converted=True, lost=lost)
     target = {
         "LA": "LA",
         "La": "LA",
@@ -139,11 +142,7 @@ def _colour16(
     samples = _samples_as(image, rawmode).astype(np.uint16)
     samples <<= 8
     samples |= _samples_as(reopen(), rawmode[:-1] + OTHER_BYTE_ORDER[rawmode[-1]])
-    if associated:
-        alpha = np.maximum(samples[..., 3:], 1).astype(np.uint32)
-        colour = (samples[..., :3].astype(np.uint32) * 65535 + alpha // 2) // alpha
-        samples[..., :3] = np.minimum(colour, 65535)
-    return samples
+    return _not_multiplied(samples) if associated else samples
 
 
 def _add_key_alpha(samples: NDArray[Any], key: Any) -> NDArray[Any]:
@@ -155,9 +154,33 @@ def _add_key_alpha(samples: NDArray[Any], key: Any) -> NDArray[Any]:
     return np.concatenate([samples, alpha], axis=-1)
 
 
-def _cmyk_to_srgb(image: Image.Image) -> NDArray[np.uint8]:
+def _from_planes(image: ImageFile.ImageFile) -> Decoded:
+    """Decode 16-bit channels that lie in planes of their own."""
+    tags: Any = getattr(image, "tag_v2", {})
+    colour, extra, icc = tags.get(PHOTOMETRIC), tags.get(EXTRA_SAMPLES, ()), image.info.get("icc_profile")
+    samples: NDArray[Any] = read_planes(image)
+    if (colour, samples.shape[-1]) not in ((2, 3), (2, 4), (5, 4)):
+        raise PictureError(
+            "16-bit planes of this kind are not supported; save it as RGB or gray with 8 or 16 bits per channel"
+        )
+    if colour == 5:
+        image = Image.merge("CMYK", [Image.fromarray((samples[..., i] >> 8).astype(np.uint8)) for i in range(4)])
+        return Decoded(_cmyk_to_srgb(image, icc), converted=True, lost=(CMYK_DEPTH,))
+    if samples.shape[-1] == 4 and 0 in extra:  # of unknown meaning, no alpha
+        return Decoded(samples[..., :3])
+    return Decoded(_not_multiplied(samples) if 1 in extra else samples)
+
+
+def _not_multiplied(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Divide 16-bit colours by their alpha, the last channel."""
+    alpha = np.maximum(samples[..., -1:], 1).astype(np.uint32)
+    colour = (samples[..., :-1].astype(np.uint32) * 65535 + alpha // 2) // alpha
+    samples[..., :-1] = np.minimum(colour, 65535)
+    return samples
+
+
+def _cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> NDArray[np.uint8]:
     """Convert CMYK to sRGB through the file's profile; without a usable one as 255 - C - K, as Pillow does."""
-    icc = image.info.get("icc_profile")
     if icc and icc[16:20] == b"CMYK":
         try:
             srgb = ImageCms.createProfile("sRGB")

@@ -284,6 +284,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int, lenient: bool, page: int 
             raise _DamagedError(damage)
         orientation, exif = read_exif(image)
         extras = read_extras(image, file)
+        extras = dataclasses.replace(extras, lost=(*extras.lost, *decoded.lost))
         gray = decoded.samples.shape[-1] <= 2
         icc = None if decoded.converted else profile_of(image, extras, exif, gray)
     except UnidentifiedImageError as error:

@@ -46,8 +46,6 @@ def check_tiff(image: ImageFile.ImageFile, file: IO[bytes]) -> str:
             return "is damaged: its tiles have no size"
         needed, found = -(-width // across) * -(-height // down) * planes, len(tags[TILE_OFFSETS])
         return "" if found >= needed else f"is damaged or truncated: it has {found} of {needed} tiles"
-    if planes > 1 and bits > 8 * planes:
-        return ""  # refused for another reason
     offsets = tags.get(STRIP_OFFSETS, ())
     rows = min(tags.get(ROWS_PER_STRIP, height) or height, height)
     needed = -(-height // max(rows, 1)) * planes

@@ -214,7 +214,7 @@ ZERO += struct.pack(">L", zlib.crc32(ZERO[12:])) + png_bytes(RGB16)[33:]
         pytest.param(frames("GIF"), "is an animation of 3 frames", id="animated-gif"),
         pytest.param(frames("TIFF"), "has 3 pages", id="pages"),
         pytest.param(tiff_bytes(noise(4, 4, 3), 2, t254=1, t330=8), "only a preview", id="raw-with-preview"),
-        pytest.param(tiff_bytes(RGB16, 2, t284=2), "separate planes", id="planes"),
+        pytest.param(tiff_bytes(RGB16, 2, t284=2), "it has 1 of 3 strips", id="planes"),
         pytest.param(pillow_bytes(Image.new("F", (4, 4)), "TIFF"), "32-bit floating point pixels", id="float"),
         pytest.param(pillow_bytes(Image.new("I", (4, 4)), "TIFF"), "32-bit integer pixels", id="integers"),
         pytest.param(
