@@ -7,6 +7,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile, MpoImagePlugin
 
 from flashrib.runtime.pictures import profiles
+from flashrib.runtime.pictures.avif import cicp_of_avif
 from flashrib.runtime.pictures.picture import Extras
 from flashrib.runtime.pictures.png_chunks import colour_chunks
 
@@ -71,6 +72,8 @@ def read_extras(image: ImageFile.ImageFile, file: IO[bytes], *, decoded: bool = 
         decoded: its pixels are in memory; texts of a PNG that stand behind the pixels are only found then.
     """
     chunks = colour_chunks(file) if image.format == "PNG" else ()
+    if image.format == "AVIF" and not image.info.get("icc_profile"):
+        chunks = _chunks_of_avif(file)
     xmp = _xmp(image)
     lost = []
     if _has_gain_map(image, xmp):
@@ -134,6 +137,14 @@ def exif_as_srgb(exif: bytes | None) -> bytes | None:
     for tag in block:
         made[tag] = directory if tag == EXIF_IFD else block.get_ifd(tag) if tag == GPS_IFD else block[tag]
     return made.tobytes()
+
+
+def _chunks_of_avif(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """What an AVIF says about its colours, as a PNG would; nothing where they are those of sRGB, or unknown."""
+    code = cicp_of_avif(file)
+    if code is None or code[:2] == bytes((1, 13)) or code[0] not in profiles.PRIMARIES:
+        return ()
+    return ((b"cICP", code),) if code[1] in profiles.CURVES or code[1] in profiles.HDR_TRANSFERS else ()
 
 
 def _from_cicp(code: bytes, gray: bool) -> tuple[bool, bytes | None]:

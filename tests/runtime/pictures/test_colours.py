@@ -50,7 +50,7 @@ def shown(image: Image.Image, profile: bytes | None) -> NDArray[np.float64]:
     if profile is None:
         return np.asarray(image.convert("RGB")) / 255.0
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    image = image.convert("L" if profile[16:20] == b"GRAY" else "RGB")
+    image = image.convert({b"GRAY": "L", b"CMYK": "CMYK"}.get(profile[16:20], "RGB"))
     converted = ImageCms.profileToProfile(
         image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
     )
@@ -63,6 +63,50 @@ P3_22 = profiles.rgb_profile("P3", profiles.P3_XY, profiles.D65, (2.2,))
 JPEG_ADOBE = pillow_bytes(Image.fromarray(SCENE), "JPEG", quality=100, subsampling=0, icc_profile=ADOBE)
 JPEG_EXIF = pillow_bytes(Image.fromarray(SCENE), "JPEG", quality=100, subsampling=0, exif=adobe_exif())
 GRAY = Image.fromarray(SCENE[..., 1])
+
+
+def with_nclx(primaries: int, transfer: int) -> bytes:
+    """An AVIF without a profile that says so of its colours."""
+    data = pillow_bytes(Image.fromarray(SCENE), "AVIF", quality=100, subsampling="4:4:4", icc_profile=b"")
+    place = data.index(b"colrnclx") + 8
+    return data[:place] + struct.pack(">HH", primaries, transfer) + data[place + 4 :]
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile of CMYK: CIE Lab at the corners of the cube (ICC.1:2022, 10.10, lut8Type), linear between."""
+    corners = []
+    for i in range(16):
+        cyan, magenta, yellow, black = (i >> 3 & 1, i >> 2 & 1, i >> 1 & 1, i & 1)
+        light = (95 - 35 * cyan - 40 * magenta - 8 * yellow) * (1 - black)
+        a, b = (-35 * cyan + 70 * magenta) * (1 - black), (-45 * cyan - 5 * magenta + 85 * yellow) * (1 - black)
+        corners += [round(max(light, 0) * 2.55), 128 + a, 128 + min(b, 127)]
+    identity = struct.pack(">9l", *(65536 if i % 4 == 0 else 0 for i in range(9)))
+    table = (
+        b"mft1"
+        + bytes(4)
+        + bytes((4, 3, 2, 0))
+        + identity
+        + bytes(range(256)) * 4
+        + bytes(corners)
+        + bytes(range(256)) * 3
+    )
+    text = b"text" + bytes(4) + b"none\0"
+    name = b"desc" + bytes(4) + struct.pack(">L", 5) + b"CMYK\0" + bytes(4 + 4 + 2 + 1 + 67)
+    white = b"XYZ " + bytes(4) + struct.pack(">3l", *(round(float(value) * 65536) for value in profiles.D50_XYZ))
+    tags = {b"desc": name, b"cprt": text, b"wtpt": white, b"A2B0": table}
+    offset, directory, body = 132 + 12 * len(tags), struct.pack(">L", len(tags)), b""
+    for tag, content in tags.items():
+        directory += struct.pack(">4sLL", tag, offset + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    header = struct.pack(">L4sL4s4s4s", offset + len(body), b"", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header = (header + bytes(12) + b"acsp").ljust(68, b"\0") + white[8:]
+    return header.ljust(128, b"\0") + directory + body
+
+
+CMYK = cmyk_profile()
+INK = Image.fromarray(np.concatenate([SCENE, SCENE[..., :1] // 4], axis=-1), "CMYK")
+JPEG_CMYK = pillow_bytes(INK, "JPEG", quality=100, subsampling=0, icc_profile=CMYK)
+AVIF_P3 = with_nclx(12, 13)
 INPUTS: dict[str, tuple[bytes, NDArray[np.float64]]] = {
     "plain": (pillow_bytes(Image.fromarray(SCENE), "PNG"), SCENE / 255.0),
     "profile gray, gamma 1.8": (
@@ -79,6 +123,10 @@ INPUTS: dict[str, tuple[bytes, NDArray[np.float64]]] = {
     ),
     "profile P3": (pillow_bytes(Image.fromarray(SCENE), "PNG", icc_profile=P3), shown(Image.fromarray(SCENE), P3)),
     "profile Adobe RGB in a JPEG": (JPEG_ADOBE, shown(Image.open(io.BytesIO(JPEG_ADOBE)), ADOBE)),
+    "profile CMYK in a TIFF": (pillow_bytes(INK, "TIFF", icc_profile=CMYK), shown(INK, CMYK)),
+    "profile CMYK in a JPEG": (JPEG_CMYK, shown(Image.open(io.BytesIO(JPEG_CMYK)), CMYK)),
+    "nclx of P3 in an AVIF": (AVIF_P3, shown(Image.open(io.BytesIO(AVIF_P3)), P3)),
+    "nclx of BT.709 in an AVIF": (with_nclx(1, 1), np.asarray(Image.open(io.BytesIO(with_nclx(1, 1)))) / 255.0),
     "EXIF of Adobe RGB": (JPEG_EXIF, shown(Image.open(io.BytesIO(JPEG_EXIF)), ADOBE)),
     "gAMA 1.0": (with_chunks((b"gAMA", struct.pack(">L", 100000))), decoded(SCENE, 1.0)),
     "gAMA 0.55": (with_chunks((b"gAMA", struct.pack(">L", 55000))), decoded(SCENE, 1 / 0.55)),
@@ -140,6 +188,19 @@ def test_16_bits_stay_fine_where_colours_are_converted(tmp_path: Path) -> None:
     linear = np.linspace(0, 2000, 500).astype(np.uint16) / 65535
     wanted = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     assert np.abs(read.pixels[0, :, 0] / 65535 - wanted).max() < 1e-4
+
+
+def test_hdr_of_an_avif_is_hdr_in_a_png(tmp_path: Path) -> None:
+    (tmp_path / "in.avif").write_bytes(with_nclx(9, 16))
+    picture = read_picture(tmp_path / "in.avif")
+    assert (picture.extras.hdr, picture.icc) == ("PQ", None)
+    write_picture(tmp_path / "out.png", picture)
+    assert read_picture(tmp_path / "out.png").extras.colour_chunks == ((b"cICP", bytes([9, 16, 0, 1])),)
+    with pytest.raises(PictureError, match=r"has PQ colours \(HDR\)"):
+        write_picture(tmp_path / "out.avif", picture)
+    for code in ((1, 13), (2, 2), (300, 13), (9, 7)):
+        (tmp_path / "in.avif").write_bytes(with_nclx(*code))
+        assert read_picture(tmp_path / "in.avif").extras.colour_chunks == ()
 
 
 def test_colours_of_hdr_stay_in_png_and_are_refused_elsewhere(tmp_path: Path) -> None:
