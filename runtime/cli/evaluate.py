@@ -9,13 +9,13 @@ from typing import Any
 from flashrib.runtime.cli.classify import check_labels
 from flashrib.runtime.cli.options import add_ensemble_option, add_model_options, add_tile_options, open_chosen
 from flashrib.runtime.cli.output import PictureBar, print_json, print_line
-from flashrib.runtime.errors import UsageError
+from flashrib.runtime.errors import PictureError, UsageError
 from flashrib.runtime.pictures.files import read_picture
 from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.pictures.labelled import find_labelled, read_labels
 from flashrib.runtime.quality.classify import accuracy, classify
-from flashrib.runtime.quality.evaluate import Pair, Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.evaluate import Pair, Score, all_of, average, evaluate, find_pairs
 from flashrib.runtime.quality.niqe import niqe
 from flashrib.runtime.quality.published import published
 from flashrib.runtime.sessions.protocol import Session
@@ -141,19 +141,30 @@ def _evaluate_without_originals(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.lr}: holds no pictures")
     width = max(len("picture"), *(len(path.stem) for path in paths))
     rows: list[dict[str, Any]] = []
+    bad: list[PictureError] = []
     session, model, kind = open_chosen(arguments)
     with PictureBar(len(paths)) as bar, session:
         for path in paths:
             bar.start(path.name)
-            low = read_picture(path).pixels
+            try:
+                low = read_picture(path).pixels
+            except PictureError as error:
+                bad.append(error)
+                continue
             high = upscale_array(session, low, tile=arguments.tile, halo=arguments.halo, progress=bar.report)
-            bicubic = imresize(low, float(session.info.scale))
-            rows.append({"name": path.stem, "niqe": niqe(high), "bicubic_niqe": niqe(bicubic)})
+            try:
+                figures = {"niqe": niqe(high), "bicubic_niqe": niqe(imresize(low, float(session.info.scale)))}
+            except UsageError as error:  # too small
+                bad.append(PictureError(f"{path}: {error}"))
+                continue
+            rows.append({"name": path.stem, **figures})
             bar.finish()
             if not arguments.json:
                 if len(rows) == 1:
                     print_line(f"{'picture':{width}}  {'NIQE':>8}  {'bicubic NIQE':>12}")
                 print_line(f"{path.stem:{width}}  {rows[-1]['niqe']:8.3f}  {rows[-1]['bicubic_niqe']:12.3f}")
+    if bad:
+        raise all_of(bad)
     mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("niqe", "bicubic_niqe")}
     if arguments.json:
         about = {"model": str(model), "session": kind, "scale": session.info.scale}

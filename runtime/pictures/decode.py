@@ -164,8 +164,8 @@ def _from_planes(image: ImageFile.ImageFile) -> Decoded:
             "16-bit planes of this kind are not supported; save it as RGB or gray with 8 or 16 bits per channel"
         )
     if colour == 5:
-        image = Image.merge("CMYK", [Image.fromarray((samples[..., i] >> 8).astype(np.uint8)) for i in range(4)])
-        return Decoded(_cmyk_to_srgb(image, icc), converted=True, lost=(CMYK_DEPTH,))
+        ink = Image.merge("CMYK", [Image.fromarray((samples[..., i] >> 8).astype(np.uint8)) for i in range(4)])
+        return Decoded(_cmyk_to_srgb(ink, icc), converted=True, lost=(CMYK_DEPTH,))
     if samples.shape[-1] == 4 and 0 in extra:  # of unknown meaning, no alpha
         return Decoded(samples[..., :3])
     return Decoded(_not_multiplied(samples) if 1 in extra else samples)

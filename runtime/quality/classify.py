@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flashrib.runtime.errors import SessionError
+from flashrib.runtime.errors import PictureError, SessionError
 from flashrib.runtime.pictures.crop import square
 from flashrib.runtime.pictures.files import read_picture
+from flashrib.runtime.quality.evaluate import all_of
 from flashrib.runtime.sessions.protocol import Session
 
 BATCH = 8  # pictures of a run
@@ -47,15 +48,24 @@ def classify(session: Session, pictures: Sequence[Path]) -> Iterator[Scored]:
         pictures: files.
 
     Raises:
-        PictureError: a picture cannot be read.
+        PictureError: a picture cannot be read; it is raised when the others are done, and names them all.
         SessionError: the model failed, or gave NaN or infinity.
     """
     size = session.info.fixed_size
     if size is None or size[0] != size[1]:
         raise SessionError(f"the classifier does not say the side of its pictures (it says {size}): export it again")
+    bad: list[PictureError] = []
     for begin in range(0, len(pictures), BATCH):
-        paths = pictures[begin : begin + BATCH]
-        cut = np.stack([square(read_picture(path), size[0]) for path in paths])
+        paths, squares = [], []
+        for path in pictures[begin : begin + BATCH]:
+            try:
+                squares.append(square(read_picture(path), size[0]))
+                paths.append(path)
+            except PictureError as error:
+                bad.append(error)
+        if not paths:
+            continue
+        cut = np.stack(squares)
         batch = np.ascontiguousarray(cut.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         logits = session.run(batch)
         if logits.ndim != 2 or len(logits) != len(paths):
@@ -68,6 +78,8 @@ def classify(session: Session, pictures: Sequence[Path]) -> Iterator[Scored]:
                     f"the model returned NaN or infinity for {path}: use a model of higher precision (fp32)"
                 )
             yield Scored(path, row)
+    if bad:
+        raise all_of(bad)
 
 
 def accuracy(scored: Sequence[Scored], labels: Sequence[int]) -> Accuracy:

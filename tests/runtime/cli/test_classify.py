@@ -117,3 +117,17 @@ def test_bad_input(
     assert (seen, out) == (code, "")
     assert words in err
     assert len(err.splitlines()) == 1
+
+
+def test_all_bad_pictures_are_named_and_the_others_classified(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in bad:
+        path.write_bytes(b"no picture")
+    picture = next((folder / "1").iterdir())
+    code, out, err = called(capsys, "classify", str(bad[0]), str(picture), str(bad[1]), "--model", DIGITS)
+    assert code == 1
+    assert out.startswith(f"{picture}:")
+    assert f"2 pictures cannot be used: {bad[0]}: is not" in err
+    assert f"; {bad[1]}: is not" in err

@@ -127,3 +127,15 @@ def test_all_bad_pictures_are_named_and_the_others_measured(capsys: pytest.Captu
     assert "; set/second_HR.png: is not a PNG" in err
     assert "a_long_name" in out
     assert "bird" in out
+
+
+def test_all_bad_pictures_without_originals_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("real").mkdir()
+    Path("real/a.png").write_bytes(b"no picture")
+    write_picture("real/b.png", Picture(noise(20, 22, 3)))
+    write_picture("real/c.png", Picture(noise(60, 64, 3)))
+    assert main(["evaluate", "--lr", "real", "--model", "model.onnx"]) == 1
+    out, err = capsys.readouterr()
+    assert "2 pictures cannot be used: real/a.png: is not a PNG" in err
+    assert "; real/b.png: NIQE needs pictures of at least 96x96 pixels, got 40x44" in err
+    assert "\nc " in out
