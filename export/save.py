@@ -1,13 +1,13 @@
 """Model -> file, complete and checked before it appears under its name."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import set_external_data
 
+from flashrib.runtime.artifacts.files import staging_folder, take_place
 from flashrib.runtime.artifacts.onnx_weights import weights_hash
 from flashrib.runtime.errors import FlashribError
 
@@ -27,26 +27,26 @@ def save_onnx(
 
     Args:
         model: as it shall be saved; stays as it is.
-        path: of the ONNX file; an older file is replaced once the new one is complete.
+        path: of the ONNX file; an older file, or what a link points to, is replaced once the new one is complete, and keeps its mode.
         check: is called with a complete file before it takes its name; what it raises leaves the old state in place.
         external_above: bytes of weights that still go into the file itself.
 
     Raises:
         FlashribError: the file cannot be written.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            staged = Path(folder) / path.name
-            data = staged.with_name(f"{path.name}.data")
+        with staging_folder(target.parent) as folder:
+            staged = folder / target.name
+            data = staged.with_name(f"{target.name}.data")
             if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_above:
                 model = _with_external_data(model, data)
             staged.write_bytes(model.SerializeToString(deterministic=True))
             if check is not None:
                 check(staged)
             if data.exists():
-                os.replace(data, path.with_name(data.name))
-            os.replace(staged, path)
+                take_place(data, target.with_name(data.name))
+            take_place(staged, target)
     except OSError as error:
         raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,7 +25,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasat
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 temporary: set[Path] = set()
-"""Files that must not be left behind; whoever makes one adds it, and takes it out when it is gone."""
+"""Files and folders that must not be left behind; whoever makes one adds it, and takes it out when it is gone."""
 
 received: list[int] = []
 """Signals that have come."""
@@ -106,6 +107,14 @@ def _watch(reading: int) -> None:
     end()
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder; OSError where that fails."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def end() -> None:
     """End the process at once, without what Python and libraries do at its end; nothing temporary is left behind."""
     for child in multiprocessing.active_children():
@@ -113,7 +122,7 @@ def end() -> None:
             child.terminate()
     for path in list(temporary):
         with contextlib.suppress(OSError):
-            path.unlink()
+            remove(path)
     # Each TemporaryDirectory has one; to look for them among all objects would take a second.
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         with contextlib.suppress(Exception):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # Windows has no such module
 
 PREFIX, SUFFIX = ".flashrib-", ".part"
+LOCK = ".lock"  # in a temporary folder
 
 _cleared: set[Path] = set()
 
@@ -34,8 +36,7 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         OSError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    remove_leftovers(target.parent)
-    temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    temporary = _temporary(target.parent)
     stopping.temporary.add(temporary)
     try:
         with open(temporary, "xb") as file:
@@ -44,10 +45,7 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
-            with contextlib.suppress(FileNotFoundError):
-                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
+            _finish(temporary, target)
             if os.name != "nt":  # still locked, so that nobody takes it for a leftover
                 os.replace(temporary, target)
         if os.name == "nt":  # an open file cannot be renamed there
@@ -56,6 +54,48 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         stopping.temporary.discard(temporary)
+
+
+@contextlib.contextmanager
+def staging_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder in `parent` for files that are checked under their own names before `take_place` moves them; it vanishes at the end.
+
+    What killed processes left is removed, as by `opened_whole`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = _temporary(parent)
+    stopping.temporary.add(folder)
+    try:
+        folder.mkdir()
+        with open(folder / LOCK, "xb") as lock:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        stopping.temporary.discard(folder)
+
+
+def take_place(staged: Path, path: Path) -> None:
+    """Move a complete file to its name, on the disk and with the mode of the file that it replaces; OSError where that fails."""
+    target = Path(os.path.realpath(path))
+    _finish(staged, target)
+    os.replace(staged, target)
+
+
+def _temporary(folder: Path) -> Path:
+    remove_leftovers(folder)
+    return folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+
+
+def _finish(temporary: Path, target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+    with open(temporary, "rb") as written:
+        os.fsync(written.fileno())
 
 
 @contextlib.contextmanager
@@ -77,15 +117,16 @@ def replacing(path: str | os.PathLike[str], failure: type[FlashribError] = Flash
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that were killed, once per folder and process."""
+    """Remove temporary files and folders of processes that were killed, once per folder and process."""
     if fcntl is None or folder in _cleared:
         return
     _cleared.add(folder)
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
-            with contextlib.suppress(OSError), open(path, "rb") as file:
+            lock = path / LOCK if path.is_dir() else path
+            with contextlib.suppress(OSError), open(lock, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+                stopping.remove(path)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, failure: type[FlashribError] = FlashribError) -> None:

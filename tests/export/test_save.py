@@ -50,6 +50,17 @@ def test_a_failed_check_leaves_the_old_file(error: BaseException, limit: int, tm
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("m.onnx", b"old")]
 
 
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    (tmp_path / "link.onnx").symlink_to(path)
+    save_onnx(model(), tmp_path / "link.onnx")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert onnx.load(path).graph.name == "g"
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FlashribError, match=r"cannot be written: No such file"):
         save_onnx(model(), tmp_path / "missing" / "m.onnx")

@@ -68,6 +68,26 @@ def test_what_cannot_be_written_or_read_says_so(tmp_path: Path) -> None:
         sha256_of(tmp_path / "gone")
 
 
+def test_folders_that_killed_processes_left_are_removed(tmp_path: Path) -> None:
+    code = "import sys, os; from pathlib import Path; from flashrib.runtime.artifacts.files import staging_folder"
+    code += "\nwith staging_folder(Path(sys.argv[1])) as folder:\n    (folder / 'm.onnx').touch(); print(flush=True); "
+    with subprocess.Popen(
+        [sys.executable, "-c", code + "input()", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        subprocess.run([sys.executable, "-c", code + "os._exit(9)", str(tmp_path)], stdout=subprocess.PIPE)
+        assert len(list(tmp_path.iterdir())) == 2
+        write_whole(tmp_path / "a.bin", b"content")
+        # One is still at work.
+        assert len(list(tmp_path.iterdir())) == 2
+        process.communicate("\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".flashrib-0123456789abcdef.part").write_bytes(b"left by a process that was killed")
     (tmp_path / "notes.part").touch()
