@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=20.0, help="no signal after so many seconds of the processor")
     parser.add_argument("--show", type=int, default=0, help="say this many of the slowest ends, one by one")
     options = parser.parse_args()
+    # A shell's background job ignores Ctrl-C, and so would the commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         base = Path(name) / "base"
