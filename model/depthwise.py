@@ -127,20 +127,3 @@ def ffn_depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     out: Tensor = torch.ops.flashrib.ffn_depthwise3x3(x, weight, bias)
     return out
-
-
-@triton_op("flashrib::gated_depthwise3x3", mutates_args={})
-def _gated_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    batch, height, width, channels = x.shape
-    half, count = channels // 2, batch * height * width
-    out = x.new_empty(batch, height, width, half)
-    wrap_triton(kernels.gated_depthwise_kernel)[(-(-count // PIXELS), -(-half // CHANNELS))](
-        x.contiguous(), weight.reshape(channels, 9), bias, count, height, width, out, G=half, BP=PIXELS, BC=CHANNELS
-    )
-    return out
-
-
-def gated_depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[a, b] = depthwise 3x3 convolution of (B, H, W, 2G) with zero padding, silu(a) * b: (B, H, W, G). For inference alone."""
-    out: Tensor = torch.ops.flashrib.gated_depthwise3x3(x, weight, bias)
-    return out

@@ -40,34 +40,6 @@ def depthwise_kernel(
 
 
 @triton.jit(do_not_specialize=["count", "H", "W"])
-def gated_depthwise_kernel(
-    source, weight, bias, count, H, W, out, G: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
-):  # fmt: skip
-    """[a, b] = depthwise 3x3 convolution of maps (B, H, W, 2*G), out (B, H, W, G) = silu(a) * b. Grid: (ceil(count / BP), ceil(G / BC)).
-
-    Arguments as in `depthwise_kernel`, weight (2*G, 9) and bias (2*G).
-    """
-    pixel = tl.program_id(0) * BP + tl.arange(0, BP)
-    channel = (tl.program_id(1) * BC + tl.arange(0, BC))[None, :]
-    inside, wanted = pixel < count, channel < G
-    x = pixel % W
-    y = pixel // W % H
-    a = tl.zeros((BP, BC), tl.float32) + tl.load(bias + channel, mask=wanted, other=0.0).to(tl.float32)
-    b = tl.zeros((BP, BC), tl.float32) + tl.load(bias + G + channel, mask=wanted, other=0.0).to(tl.float32)
-    for tap in tl.static_range(9):
-        row, column = y + (tap // 3 - 1), x + (tap % 3 - 1)
-        there = (inside & (row >= 0) & (row < H) & (column >= 0) & (column < W))[:, None] & wanted
-        place = source + (pixel + (tap // 3 - 1) * W + (tap % 3 - 1)).to(tl.int64)[:, None] * (2 * G) + channel
-        w = tl.load(weight + channel * 9 + tap, mask=wanted, other=0.0).to(tl.float32)
-        a += tl.load(place, mask=there, other=0.0).to(tl.float32) * w
-        w = tl.load(weight + (G + channel) * 9 + tap, mask=wanted, other=0.0).to(tl.float32)
-        b += tl.load(place + G, mask=there, other=0.0).to(tl.float32) * w
-    value = a / (1.0 + tl.exp2(-a * 1.4426950408889634)) * b
-    target = out + pixel.to(tl.int64)[:, None] * G + channel
-    tl.store(target, value.to(out.dtype.element_ty), mask=inside[:, None] & wanted)
-
-
-@triton.jit(do_not_specialize=["count", "H", "W"])
 def depthwise_weights_kernel(
     source, grad, count, H, W, sums, C: tl.constexpr, STEPS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):  # fmt: skip

@@ -12,7 +12,13 @@ from flashrib.model.gpu.tuning import CHUNK, mix_tile_for, strip_for
 from flashrib.model.sizes import ceil_div
 
 if device.HAS_TRITON:
-    from flashrib.model.gpu.spatial_kernels import depthwise_kernel, mix_kernel, shuffle_kernel, taps_kernel
+    from flashrib.model.gpu.spatial_kernels import (
+        depthwise_kernel,
+        gated_kernel,
+        mix_kernel,
+        shuffle_kernel,
+        taps_kernel,
+    )
 
 
 @onnx_node(as_source)
@@ -51,6 +57,51 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Ten
         num_warps=strip.warps,
     )
     return out
+
+
+@triton_op("flashrib::gpu_gated_depthwise", mutates_args={})
+def _gated_depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor) -> Tensor:
+    batch, height, width, channels = source.shape
+    half = channels // 2
+    out = source.new_empty(batch, height, width, half)
+    strip = strip_for(half)
+    strips = batch * ceil_div(height, strip.rows) * ceil_div(width, 2 * strip.pairs)
+    wrap_triton(gated_kernel)[(strips * ceil_div(half, strip.channels),)](
+        source.contiguous(),
+        taps,
+        taps_bias,
+        out,
+        height,
+        width,
+        HALF=half,
+        TH=strip.rows,
+        PAIRS=strip.pairs,
+        CHUNK=strip.channels,
+        num_warps=strip.warps,
+    )
+    return out
+
+
+def gated_depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor) -> Tensor:
+    """[a, b] = depthwise 3x3 convolution with zero padding, silu(a) * b.
+
+    Args:
+        source: (B, H, W, 2G).
+        taps: (9, 2G), row-major, float32.
+        taps_bias: (2G), float32.
+
+    Returns:
+        (B, H, W, G).
+    """
+    if device.takes_kernels(source):
+        out: Tensor = _gated_depthwise(source, taps, taps_bias)
+        return out
+    channels = source.shape[3]
+    weight = taps.T.reshape(channels, 1, 3, 3).to(source.dtype)
+    bias = taps_bias.to(source.dtype)
+    x = F.conv2d(source.permute(0, 3, 1, 2), weight, bias, padding=1, groups=channels).permute(0, 2, 3, 1)
+    a, b = x.chunk(2, dim=-1)
+    return F.silu(a) * b
 
 
 @onnx_node(as_source)

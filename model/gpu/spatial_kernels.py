@@ -17,6 +17,41 @@ def _finish(value, centre, target, wanted, FFN: tl.constexpr):
 
 
 @triton.jit
+def _rows(
+    source, y, in_a, in_b, in_c, in_d, H, W, WIDTH: tl.constexpr, TH: tl.constexpr,
+):  # fmt: skip
+    """TH + 2 rows of what pairs of pixels see, four tuples of tiles: the pixel before a pair, its two, the one after; zero outside.
+
+    source points to the left pixels of the pairs, in row y, which is the second one here.
+    """
+    a, b, c, d = (), (), (), ()
+    for r in tl.static_range(TH + 2):
+        there = (y + r >= 1) & (y + r <= H)
+        row = source + (r - 1) * W * WIDTH
+        a = a + (tl.load(row - WIDTH, mask=in_a & there, other=0.0),)
+        b = b + (tl.load(row, mask=in_b & there, other=0.0),)
+        c = c + (tl.load(row + WIDTH, mask=in_c & there, other=0.0),)
+        d = d + (tl.load(row + 2 * WIDTH, mask=in_d & there, other=0.0),)
+    return a, b, c, d
+
+
+@triton.jit
+def _pair(a, b, c, d, t, bias, r: tl.constexpr, PAIRS: tl.constexpr, CHUNK: tl.constexpr):
+    """Convolution at both pixels of the pairs of row r; t are nine taps, the rest as `_rows` has it."""
+    left = tl.zeros((PAIRS, CHUNK), tl.float32) + bias
+    right = left
+    for i in tl.static_range(3):
+        b_i, c_i = b[r + i].to(tl.float32), c[r + i].to(tl.float32)
+        left = left + a[r + i].to(tl.float32) * t[3 * i]  # one product at a time: fused with the sum
+        left = left + b_i * t[3 * i + 1]
+        left = left + c_i * t[3 * i + 2]
+        right = right + b_i * t[3 * i]
+        right = right + c_i * t[3 * i + 1]
+        right = right + d[r + i].to(tl.float32) * t[3 * i + 2]
+    return left, right
+
+
+@triton.jit
 def depthwise_kernel(
     source, taps, taps_bias, out, H, W, WIDTH: tl.constexpr, FFN: tl.constexpr, TH: tl.constexpr, PAIRS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -47,28 +82,57 @@ def depthwise_kernel(
         t = t + (tl.load(taps + tap * PADDED + channel),)
     bias = tl.load(taps_bias + channel)
 
-    a, b, c, d = (), (), (), ()
-    for r in tl.static_range(TH + 2):
-        there = (y + r >= 1) & (y + r <= H)
-        row = source + start + (r - 1) * W * WIDTH + place
-        a = a + (tl.load(row - WIDTH, mask=in_a & there, other=0.0),)
-        b = b + (tl.load(row, mask=in_b & there, other=0.0),)
-        c = c + (tl.load(row + WIDTH, mask=in_c & there, other=0.0),)
-        d = d + (tl.load(row + 2 * WIDTH, mask=in_d & there, other=0.0),)
+    a, b, c, d = _rows(source + start + place, y, in_a, in_b, in_c, in_d, H, W, WIDTH, TH)
     for r in tl.static_range(TH):
-        left = tl.zeros((PAIRS, CHUNK), tl.float32) + bias
-        right = left
-        for i in tl.static_range(3):
-            b_i, c_i = b[r + i].to(tl.float32), c[r + i].to(tl.float32)
-            left = left + a[r + i].to(tl.float32) * t[3 * i]  # one product at a time: fused with the sum
-            left = left + b_i * t[3 * i + 1]
-            left = left + c_i * t[3 * i + 2]
-            right = right + b_i * t[3 * i]
-            right = right + c_i * t[3 * i + 1]
-            right = right + d[r + i].to(tl.float32) * t[3 * i + 2]
+        left, right = _pair(a, b, c, d, t, bias, r, PAIRS, CHUNK)
         target, wanted = out + start + r * W * WIDTH + place, y + r < H
         _finish(left, b[r + 1].to(tl.float32), target, in_b & wanted, FFN)
         _finish(right, c[r + 1].to(tl.float32), target + WIDTH, in_c & wanted, FFN)
+
+
+@triton.jit
+def gated_kernel(
+    source, taps, taps_bias, out, H, W, HALF: tl.constexpr, TH: tl.constexpr, PAIRS: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """[a, b] = depthwise 3x3 convolution of maps (B, H, W, 2*HALF), out (B, H, W, HALF) = silu(a) * b; contiguous.
+
+    taps (9, 2*HALF) and taps_bias (2*HALF) are float32. Grid and tiles as in `depthwise_kernel`, with HALF channels. A program keeps a in
+    float32 while it reads the rows of b.
+    """
+    WIDTH: tl.constexpr = 2 * HALF
+    columns, rows = tl.cdiv(W, 2 * PAIRS), tl.cdiv(H, TH)
+    CHUNKS: tl.constexpr = (HALF + CHUNK - 1) // CHUNK
+    tile = tl.program_id(0) // CHUNKS
+    x = ((tile % columns * PAIRS + tl.arange(0, PAIRS)) * 2)[:, None]
+    tile = tile // columns
+    y = tile % rows * TH
+    channel = tl.program_id(0) % CHUNKS * CHUNK + tl.arange(0, CHUNK)[None, :]
+    known = channel < HALF
+    in_b = (x < W) & known
+    in_a, in_c, in_d = in_b & (x > 0), in_b & (x < W - 1), in_b & (x < W - 2)
+    pixel = ((tile // rows).to(tl.int64) * H + y) * W + x
+    left, right = (), ()
+    for half in tl.static_range(2):
+        at = half * HALF + channel
+        t = ()
+        for tap in tl.static_range(9):
+            t = t + (tl.load(taps + tap * WIDTH + at, mask=known, other=0.0),)
+        bias = tl.load(taps_bias + at, mask=known, other=0.0)
+        a, b, c, d = _rows(source + pixel * WIDTH + at, y, in_a, in_b, in_c, in_d, H, W, WIDTH, TH)
+        for r in tl.static_range(TH):
+            one, other = _pair(a, b, c, d, t, bias, r, PAIRS, CHUNK)
+            left = left + (one,)
+            right = right + (other,)
+    for r in tl.static_range(TH):
+        target, wanted = out + (pixel + r * W) * HALF + channel, y + r < H
+        tl.store(target, (silu(left[r]) * left[TH + r]).to(out.dtype.element_ty), mask=in_b & wanted)
+        tl.store(target + HALF, (silu(right[r]) * right[TH + r]).to(out.dtype.element_ty), mask=in_c & wanted)
+
+
+@triton.jit
+def silu(x):
+    """x / (1 + exp(-x))."""
+    return x / (1.0 + tl.exp2(-x * 1.4426950408889634))
 
 
 @triton.jit

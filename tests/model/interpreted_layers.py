@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from triton.runtime import interpreter
 
 from flashrib.model import cuda_layers
 from flashrib.model.architectures.sst_real.network import GatedFFN
 from flashrib.model.config import AttentionConfig
-from flashrib.model.depthwise import depthwise3x3, gated_depthwise3x3
+from flashrib.model.depthwise import depthwise3x3
 from flashrib.model.layers import ConvFFN, WindowAttention
 from tests.official import seeded
 
@@ -70,15 +69,6 @@ def test_depthwise(shape: tuple[int, ...]) -> None:
     assert conv.bias is not None
     wanted = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     compare(depthwise3x3(x, conv.weight, conv.bias), wanted, [x, *conv.parameters()])
-
-
-def test_gated_depthwise() -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(10, 10, 3, padding=1, groups=10)
-    x = torch.randn(2, 5, 7, 10)
-    assert conv.bias is not None
-    a, b = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, dim=-1)
-    assert torch.allclose(gated_depthwise3x3(x, conv.weight, conv.bias), F.silu(a) * b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [12, 13])

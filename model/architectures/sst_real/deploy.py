@@ -1,5 +1,7 @@
 """SST-Real in its deployment form, at its one noise level: picture and noise -> picture, both in 0..1."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,6 +68,19 @@ class SSTRealBlock(nn.Module):
         return x + channels_first(self.conv, y)
 
 
+class Blocks(nn.ModuleList):
+    """All blocks in order."""
+
+    def forward(self, first: Tensor, low: Tensor, read: Sequence[int]) -> list[Tensor]:
+        """First and low-resolution features (B, H, W, C) -> features after the blocks `read`."""
+        x, found = first, []
+        for index, block in enumerate(self):
+            x = block(x, low)
+            if index in read:
+                found.append(x)
+        return found
+
+
 class DeployedSSTReal(Deployed):
     """SST-Real in its deployment form: the inputs of `SSTRealConfig.inputs` -> (B, 3, 4H, 4W), not clamped; the official test pipeline.
 
@@ -85,7 +100,8 @@ class DeployedSSTReal(Deployed):
         super().__init__(config)
         self.first = nn.Conv2d(3 * SCALE**2, config.dim, 3, padding=1)
         self.low = nn.Conv2d(3, config.dim, 3, padding=1)
-        self.blocks, self.heads = nn.ModuleList(blocks), nn.ModuleList(heads)
+        self.blocks: nn.Module = Blocks(blocks)
+        self.heads = nn.ModuleList(heads)
         self.last = nn.Conv2d(len(heads) * config.intermediate_dim, 3, 3, padding=1)
         self.skip = skip
         self.register_buffer("enlarge", cubic_kernels())
@@ -114,14 +130,11 @@ class DeployedSSTReal(Deployed):
             noisy = noisy + self._repeated(self.inside, *low.shape[-2:])
         first = self.first(noisy).permute(0, 2, 3, 1)
         features = self.low(low).permute(0, 2, 3, 1)
-        x = first
-        found = []
-        for index, block in enumerate(self.blocks):
-            x = block(x, features)
-            if index == self.config.guide_block and len(self.heads) == 2:
-                found.append(self.heads[0]((x + first).permute(0, 3, 1, 2)))
-        found.append(self.heads[-1]((x + first).permute(0, 3, 1, 2)))
-        y: Tensor = self.last(torch.cat(found, dim=1))
+        read = [self.config.guide_block, self.config.blocks - 1][-len(self.heads) :]
+        maps = self.blocks(first, features, read)
+        maps = maps if len(maps) == len(self.heads) else maps * 2  # both heads read after the last block
+        made = [head((x + first).permute(0, 3, 1, 2)) for head, x in zip(self.heads, maps, strict=True)]
+        y: Tensor = self.last(torch.cat(made, dim=1))
         return y + self.skip * F.pixel_shuffle(noisy, SCALE)
 
     @staticmethod

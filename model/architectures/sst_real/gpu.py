@@ -1,55 +1,72 @@
 """SST-Real for a CUDA GPU: the deployment form with LayerNorms, residuals and gates in fused passes, and the fused attention."""
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashrib.model import deploy
-from flashrib.model.architectures.sst_real.deploy import DeployedSSTReal, GatedFFN, SSTRealBlock
+from flashrib.model.architectures.sst_real.deploy import Blocks, DeployedSSTReal, GatedFFN, SSTRealBlock
 from flashrib.model.architectures.sst_real.fold import fold
 from flashrib.model.architectures.sst_real.network import SSTReal
-from flashrib.model.deploy import channels_first
 from flashrib.model.folding import expect
-from flashrib.model.gpu.layers import WindowAttention, affine, biasless
+from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
 from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.network import attend, gate_of
 from flashrib.model.gpu.passes import ALIGNED, NOTHING, Begin, Pass, build
+from flashrib.model.gpu.spatial import gated_depthwise
+from flashrib.model.gpu.tuning import CHUNK
 from flashrib.runtime.errors import UsageError
 
 
 class GatedDepthwise(nn.Module):
     """[a, b] = depthwise 3x3 convolution, silu(a) * b: (B, H, W, 2G) -> (B, H, W, G)."""
 
-    weight: Tensor
+    taps: Tensor
     bias: Tensor
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         weight, bias = affine(conv)
-        self.register_buffer("weight", weight.float())
+        self.register_buffer("taps", weight.flatten(1).T.float().contiguous())
         self.register_buffer("bias", bias.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
-            from flashrib.model.depthwise import gated_depthwise3x3
-
-            return gated_depthwise3x3(x, self.weight, self.bias)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        mixed = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=weight.shape[0]).permute(0, 2, 3, 1)
-        a, b = mixed.chunk(2, dim=-1)
-        return F.silu(a) * b
+        return gated_depthwise(x, self.taps, self.bias)
 
 
-def begin_attention(attention: deploy.Attention) -> Begin:
+def begin_attention(attention: deploy.Attention, start: Tensor | None = None) -> Begin:
     """What the pass before an attention does for it: LayerNorm and qkv; the normalised map is kept where a gate reads it."""
-    return Begin(affine(attention.norm), biasless(attention.qkv), keep_n=attention.gate is not None)
+    keep_n = attention.gate is not None
+    return Begin(affine(attention.norm), biasless(attention.qkv), keep_n=keep_n, start=start)
+
+
+def parts(block: SSTRealBlock) -> tuple[list[deploy.Attention], list[GatedFFN]]:
+    """Attentions and FFNs of a block, in order."""
+    return [expect(deploy.Attention, a) for a in block.attentions], [expect(GatedFFN, f) for f in block.ffns]
+
+
+def biases_of(block: SSTRealBlock) -> Tensor | None:
+    """Sum of the biases that a block's layers add to x, (C), where they are added in advance: above 64 channels."""
+    attentions, ffns = parts(block)
+    biases = [affine(layer)[1] for layer in (*(a.out for a in attentions), *(f.last for f in ffns))]
+    return torch.stack(biases).sum(0) if len(biases[0]) > CHUNK else None
 
 
 class Layer(nn.Module):
-    """Attention and FFN: x, n (only for a gate) and y, which is qkv -> the same for the attention `following`, or x alone if it is None."""
+    """Attention and FFN: x, n (only for a gate) and y, which is qkv -> the same for the attention `following`, or x alone if it is None.
+
+    Args:
+        ahead: (C), biases of this and later layers that x has been given in advance (see `Pass`); None: none.
+    """
 
     def __init__(
-        self, dtype: torch.dtype, attention: deploy.Attention, ffn: GatedFFN, following: deploy.Attention | None
+        self,
+        dtype: torch.dtype,
+        attention: deploy.Attention,
+        ffn: GatedFFN,
+        following: deploy.Attention | None,
+        ahead: Tensor | None,
     ) -> None:
         super().__init__()
         dim, inner, hidden = attention.out.out_features, attention.out.in_features, ffn.last.in_features
@@ -61,6 +78,7 @@ class Layer(nn.Module):
             matmul=affine(attention.out),
             residual=True,
             keep_x=True,
+            ahead=ahead,
             begin=Begin(affine(ffn.norm), affine(ffn.proj)),
         )
         end = Pass(
@@ -69,6 +87,7 @@ class Layer(nn.Module):
             matmul=affine(ffn.last),
             residual=True,
             keep_x=True,
+            ahead=None if ahead is None else ahead - affine(attention.out)[1],
             begin=NOTHING if following is None else begin_attention(following),
         )
         self.middle, self.end = build(middle, dtype), build(end, dtype)
@@ -79,30 +98,81 @@ class Layer(nn.Module):
         return self.end(Maps(source=self.depthwise(maps.take("y")), residual=maps.take("x")))
 
 
+class Entry(nn.Module):
+    """What stands before the layers of a block: the sum of the convolution before, its bias and the residual, and the fusion.
+
+    Args:
+        bias: of the convolution of the block before; None: there is none, the source is the first features.
+    """
+
+    def __init__(self, dtype: torch.dtype, block: SSTRealBlock, bias: Tensor | None) -> None:
+        super().__init__()
+        first, ahead = parts(block)[0][0], biases_of(block)
+        dim = first.out.out_features
+        begin = begin_attention(first, ahead)
+        self.low = self.mixed = None
+        if block.fuse is not None and block.fuse_low is not None:
+            self.low = build(Pass(dim, dim, matmul=biasless(block.fuse_low), keep_x=True), dtype)
+            mixed = Pass(dim, dim, bias=affine(block.fuse)[1], residual=True, keep_x=ahead is None, begin=begin)
+            self.mixed = build(mixed, dtype)
+            begin = Begin(matmul=biasless(block.fuse))
+        self.join = build(Pass(dim, dim, bias=bias, residual=bias is not None, keep_x=True, begin=begin), dtype)
+
+    def forward(self, maps: Maps, low: Tensor) -> tuple[Tensor, Maps]:
+        """Source and residual, and the low-resolution features -> x before the block, and what its layers take."""
+        maps = self.join(maps)
+        x = maps.look("x")
+        assert x is not None
+        if self.low is not None and self.mixed is not None:
+            maps = self.mixed(Maps(source=maps.take("y"), residual=self.low(Maps(source=low)).take("x")))
+        maps.rename("started", "x")  # the layers have a map of their own to add to
+        return x, maps
+
+
 class Block(nn.Module):
-    """See `deploy.SSTRealBlock`: (B, H, W, C) and the low-resolution features -> (B, H, W, C)."""
+    """Layers and a 3x3 convolution without its bias."""
 
     def __init__(self, dtype: torch.dtype, block: SSTRealBlock) -> None:
         super().__init__()
-        attentions = [expect(deploy.Attention, attention) for attention in block.attentions]
-        ffns = [expect(GatedFFN, ffn) for ffn in block.ffns]
-        self.fuse, self.fuse_low = (layer and layer.to(dtype) for layer in (block.fuse, block.fuse_low))
-        dim = attentions[0].out.out_features
-        self.begin = build(Pass(dim, dim, keep_x=True, begin=begin_attention(attentions[0])), dtype)
-        self.layers = nn.ModuleList(
-            Layer(dtype, attention, ffn, following)
-            for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True)
-        )
-        self.conv = block.conv.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+        attentions, ffns = parts(block)
+        ahead = biases_of(block)
+        layers = []
+        for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True):
+            layers.append(Layer(dtype, attention, ffn, following, ahead))
+            if ahead is not None:
+                ahead = ahead - affine(attention.out)[1] - affine(ffn.last)[1]
+        self.layers = nn.ModuleList(layers)
+        self.conv = Convolution(block.conv.weight, dtype)
 
-    def forward(self, x: Tensor, low: Tensor) -> Tensor:
-        y = x
-        if self.fuse is not None and self.fuse_low is not None:
-            y = self.fuse(x) + self.fuse_low(low)
-        maps = self.begin(Maps(source=y))
+    def forward(self, maps: Maps) -> Tensor:
         for layer in self.layers:
             maps = layer(maps)
-        return x + channels_first(self.conv, maps.take("x"))
+        y: Tensor = self.conv(maps.take("x"))
+        return y
+
+
+class GpuBlocks(nn.Module):
+    """All blocks; the pass after a block's convolution adds its bias and the residual, and begins the next block."""
+
+    def __init__(self, dtype: torch.dtype, blocks: list[SSTRealBlock]) -> None:
+        super().__init__()
+        biases = [affine(block.conv)[1] for block in blocks]
+        before = [None, *biases[:-1]]
+        self.entries = nn.ModuleList(Entry(dtype, *pair) for pair in zip(blocks, before, strict=True))
+        self.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
+        dim = len(biases[-1])
+        self.sum = build(Pass(dim, dim, bias=biases[-1], residual=True, keep_x=True), dtype)
+
+    def forward(self, first: Tensor, low: Tensor, read: Sequence[int]) -> list[Tensor]:
+        """See `flashrib.model.architectures.sst_real.deploy.Blocks`."""
+        inputs, found = Maps(source=first), []
+        for index, (entry, block) in enumerate(zip(self.entries, self.blocks, strict=True)):
+            x, maps = entry(inputs, low)
+            if index - 1 in read:
+                found.append(x)
+            inputs = Maps(source=block(maps), residual=x)
+            del maps, x  # gone when the next pass has read them
+        return [*found, self.sum(inputs).take("x")]
 
 
 class GpuSSTReal(nn.Module):
@@ -116,8 +186,8 @@ class GpuSSTReal(nn.Module):
                 f"the form for GPUs wants multiples of {ALIGNED} channels, not {config.dim} and {config.ffn_dim}: use precision fp32"
             )
         self.dtype = dtype
-        blocks = [expect(SSTRealBlock, block) for block in folded.blocks]
-        folded.blocks = nn.ModuleList(Block(dtype, block) for block in blocks)
+        blocks = [expect(SSTRealBlock, block) for block in expect(Blocks, folded.blocks)]
+        folded.blocks = GpuBlocks(dtype, blocks)
         for part in (folded.first, folded.low, folded.heads, folded.last):
             part.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
         folded.enlarge = folded.enlarge.to(dtype)

@@ -179,6 +179,16 @@ def test_depthwise(ffn: bool, channels: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("half", [8, 24, 72, 136])
+def test_gated_depthwise(half: int, dtype: torch.dtype) -> None:
+    source, taps, bias = fullmap(2 * half, dtype, 6), random(9, 2 * half).float(), random(2 * half).float()
+    exact = spatial.gated_depthwise(source.double(), taps.double(), bias.double())
+    plain = spatial.gated_depthwise(source, taps, bias)
+    with kernels():
+        check(spatial.gated_depthwise(source, taps, bias), exact, plain, GELU_ERROR)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("channels", "side"), [(16, 13), (24, 5), (8, 3), (4, 5), (64, 3)])
 def test_mix(channels: int, side: int, dtype: torch.dtype) -> None:
     kernel = geometric_ensemble(random(channels, channels, side, side)) * (channels * side**2) ** -0.5

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from flashrib.model.architectures.sst_real.network import SSTReal
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
+from tests.model.architectures.sst_real.test_recognise import SMALL
 from tests.model.architectures.sst_real.vectors import load, names, network, pictures
 from tests.official import max_abs
 
@@ -88,3 +90,18 @@ def test_no_noise_no_change() -> None:
     x, low = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(ours.denoise(x, torch.zeros(1), low)[1], x)
+
+
+@pytest.mark.parametrize(("fuse_till", "guide"), [(0, 0), (-1, 1), (1, 0)])
+def test_form_for_gpus_of_many_channels(fuse_till: int, guide: int) -> None:
+    """Above 64 channels sums are made in place, with the biases to come added in advance."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, dim=72, heads=(3, 3), fuse_till=fuse_till, guide_block=guide)
+    ours = SSTReal(config).eval()
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * 0.1)
+        picture, noise = torch.rand(1, 3, 18, 13), torch.randn(1, 3, 128, 64)
+        exact = ours.double().reference(picture.double(), noise.double())
+        found = gpu_network(ours.float(), torch.float32)(picture, noise)
+    assert max_abs(found, exact) <= 2e-5 * exact.abs().max().item()
