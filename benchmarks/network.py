@@ -50,6 +50,7 @@ OURS = {
     "fork_kernel": "fused passes",
     "mix_kernel": "large convolutions",
     "depthwise_kernel": "depthwise",
+    "gated_kernel": "depthwise",
 }  # our kernels' names hold these; those of the rest are few
 
 Run = Callable[[Tensor], Tensor]
@@ -185,21 +186,27 @@ def floors(ours: nn.Module, config: NetworkConfig, folded: nn.Module, picture: T
     return {name: 1e3 * value for name, value in seconds.items()}
 
 
-def kernel_classes(replay: Callable[[], Any]) -> dict[str, float]:
-    """Milliseconds by class of kernel in one run."""
+def by_kernel(replay: Callable[[], Any]) -> list[tuple[str, int, float]]:
+    """Name, launches and milliseconds of every kernel in one run, the longest first."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         replay()
         torch.cuda.synchronize()
+    found = [(event.key, event.count, event.self_device_time_total / 1e3) for event in profile.key_averages()]
+    return sorted(found, key=lambda kernel: -kernel[2])
+
+
+def kernel_classes(replay: Callable[[], Any]) -> dict[str, float]:
+    """Milliseconds by class of kernel in one run."""
     classes: dict[str, float] = defaultdict(float)
-    for event in profile.key_averages():
-        name = event.key.lower()
+    for key, _, time in by_kernel(replay):
+        name = key.lower()
         kind = next((kind for part, kind in OURS.items() if part in name), None)
         if kind is None:
             convolution = any(k in name for k in ("fprop", "conv", "cudnn", "implicit"))
             product = any(k in name for k in ("gemm", "cutlass", "nvjet", "cublas"))
             kind = "convolutions (cuDNN)" if convolution else "products (cuBLAS)" if product else "others"
-        classes[kind] += event.self_device_time_total / 1e3
+        classes[kind] += time
     return {k: v for k, v in sorted(classes.items(), key=lambda item: -item[1]) if v > 0}
 
 
