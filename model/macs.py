@@ -24,10 +24,12 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> dict[str, int]
     Returns:
         "total", and of networks with window attention its parts "convolutions" and "attention": per pair of tokens and head the products
         <q, k>, <pos_q, pos_k> and p v, D + R + D, as the fused kernel does them. PyTorch's fused attention needs 2 (D + R).
+        That is what SST-Real's total has.
     """
     with torch.device("meta"):
         network = network_from_config(config).eval()
-        inputs = [torch.empty(i.sizes(batch=1, height=height, width=width)) for i in config.inputs()]
+        sizes = config.open_sizes(height, width) | {"batch": 1}
+        inputs = [torch.empty(i.sizes(**sizes)) for i in config.inputs()]
     counter: Any = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network.reference(*inputs)

@@ -46,3 +46,9 @@ def test_official_counts(name: str) -> None:
         # the official code pads before qkv, ours inside the operator
         qkv = height * width * 3 * config.dim**2 * len(config.attentions) * config.blocks
         assert count_macs(config, height, width)["total"] == wanted["need"] - wanted["qkv"] + qkv
+
+
+def test_sst_real_takes_noise_of_the_size_that_belongs_to_the_picture() -> None:
+    total = count_macs(preset("sst-real", 4), 180, 320)["total"]
+    assert total == count_macs(preset("sst-real", 4), 192, 320)["total"]  # it pads to multiples of 64
+    assert 7.44e12 < total < 9e12  # 7.44 without the widened v
