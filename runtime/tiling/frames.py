@@ -1,12 +1,14 @@
-"""Upscales many pictures of one size, such as the frames of a video, so that a device never waits between two of them."""
+"""Upscales many pictures, such as the frames of a video, so that a device never waits between two of them."""
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from flashrib.runtime.errors import OutOfMemoryError
+from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
 from flashrib.runtime.tiling.plan import plan
 from flashrib.runtime.tiling.upscale import DEFAULT_HALO, tile_sides, upscale_array
@@ -25,17 +27,19 @@ def upscale_frames(
     *,
     tile: int | tuple[int, int] | None = None,
     halo: int | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Pixels]:
-    """Yield the frames upscaled, in order.
+    """Yield the frames upscaled, in order; they may differ in size.
 
     Where a frame is one tile, several are in work: while a device computes one, the one before is fetched and the one after is sent.
-    Others go tile by tile, one frame after the other. After a frame that did not fit into memory, all do.
+    Others go tile by tile, one frame after the other. After a frame that did not fit into memory, all of its size and larger ones do.
 
     Args:
         session: the loaded model.
         frames: see `upscale_array`; they are asked for as far ahead as devices take work.
         tile: see `upscale_array`.
         halo: see `upscale_array`.
+        progress: see `upscale_array`, of the frame that is yielded next.
 
     Raises:
         UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
@@ -43,34 +47,44 @@ def upscale_frames(
     scale, workers = session.info.scale, session.workers
     most = sum(worker.ahead for worker in workers)
     in_work: deque[_InWork] = deque()
-    turn, whole = 0, True
+    turn, too_large = 0, math.inf  # pixels of a frame that did not fit
+    one_tile: dict[tuple[int, int], bool] = {}  # what is decided once for a size
+
+    def tiled(pixels: Pixels) -> Pixels:
+        return upscale_array(session, pixels, tile=tile, halo=halo, progress=progress)
+
+    def abandoned(failed: Pixels) -> list[Pixels]:
+        nonlocal too_large
+        too_large = min(too_large, _area(failed))
+        return _abandoned(in_work, workers)
 
     def collected() -> Iterator[Pixels]:
         """The oldest; or, where memory ran out, all that are in work, tile by tile."""
-        nonlocal whole
         oldest = in_work[0]
         try:
             oldest.worker.collect(oldest.target)
         except OutOfMemoryError:
-            whole = False
+            waiting = abandoned(oldest.pixels)
         else:
             in_work.popleft()
+            if progress is not None:
+                progress(_area(oldest.pixels), _area(oldest.pixels))
             yield oldest.target
             return
-        waiting = _abandoned(in_work, workers)
-        for pixels in waiting:
-            yield upscale_array(session, pixels, tile=tile, halo=halo)
+        yield from map(tiled, waiting)
 
     try:
         for pixels in frames:
             while len(in_work) >= most:
                 yield from collected()
-            if not (whole and _is_one_tile(session, pixels, tile, halo)):
+            height, width = pixels.shape[:2]
+            if (height, width) not in one_tile:
+                one_tile[height, width] = _is_one_tile(session, height, width, tile, halo)
+            if _area(pixels) >= too_large or not one_tile[height, width]:
                 while in_work:
                     yield from collected()
-                yield upscale_array(session, pixels, tile=tile, halo=halo)
+                yield tiled(pixels)
                 continue
-            height, width = pixels.shape[:2]
             worker = workers[turn % len(workers)]
             turn += 1
             shape = (height * scale, width * scale, *pixels.shape[2:])
@@ -78,14 +92,19 @@ def upscale_frames(
             try:
                 worker.submit(pixels, slice(0, shape[0]), slice(0, shape[1]), "a frame")
             except OutOfMemoryError:
-                whole = False
-                for waiting in _abandoned(in_work, workers):
-                    yield upscale_array(session, waiting, tile=tile, halo=halo)
+                waiting = abandoned(pixels)
+            else:
+                continue
+            yield from map(tiled, waiting)
         while in_work:
             yield from collected()
     finally:
         if in_work:
             _abandoned(in_work, workers)
+
+
+def _area(pixels: Pixels) -> int:
+    return int(pixels.shape[0] * pixels.shape[1])
 
 
 def _abandoned(in_work: "deque[_InWork]", workers: Iterable[TileWorker]) -> list[Pixels]:
@@ -97,10 +116,14 @@ def _abandoned(in_work: "deque[_InWork]", workers: Iterable[TileWorker]) -> list
     return frames
 
 
-def _is_one_tile(session: Session, pixels: Pixels, tile: int | tuple[int, int] | None, halo: int | None) -> bool:
+def _is_one_tile(
+    session: Session, height: int, width: int, tile: int | tuple[int, int] | None, halo: int | None
+) -> bool:
+    """Whether a frame of this size goes to a device as it is."""
     info = session.info
+    if info.noise:
+        return False  # what noise a tile takes is known where tiles are cut
     halo = DEFAULT_HALO if halo is None else halo
-    height, width = pixels.shape[:2]
     sides = tile_sides(session, tile, halo, height, width)
     tiles = plan(height, width, sides, halo, info.alignment, info.minimum, info.fixed_size)
     return len(tiles) == 1 and tiles.largest == (height, width)

@@ -6,6 +6,7 @@ whole one.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,28 +54,40 @@ def upscale_picture(
     Raises:
         UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
     """
-    alpha = picture.alpha
-    has_shape = alpha is not None and bool((alpha != alpha[0, 0]).any())
-    passes = 2 if has_shape else 1
+    parts = planes(picture)
 
-    def report(finished_passes: int) -> Progress | None:
+    def report(finished: int) -> Progress | None:
         if progress is None:
             return None
-        return lambda done, total: progress(finished_passes * total + done, passes * total)
+        return lambda done, total: progress(finished * total + done, len(parts) * total)
 
+    upscaled = [
+        upscale_array(session, part, tile=tile, halo=halo, progress=report(number)) for number, part in enumerate(parts)
+    ]
+    return joined(picture, upscaled)
+
+
+def planes(picture: Picture) -> list[Pixels]:
+    """Return what of a picture goes through a network: (H, W, 3) colours or (H, W) gray, and (H, W) alpha if it has a shape.
+
+    Colours under full transparency are filled from their visible neighbours.
+    """
+    alpha = picture.alpha
+    has_shape = alpha is not None and bool((alpha != alpha[0, 0]).any())
     pixels = picture.pixels if alpha is None or not has_shape else fill_transparent(picture.pixels, alpha)
-    if picture.gray:
-        gray = upscale_array(session, pixels[:, :, 0], tile=tile, halo=halo, progress=report(0))
-        upscaled = np.repeat(gray[:, :, None], 3, axis=2)
-    else:
-        upscaled = upscale_array(session, pixels, tile=tile, halo=halo, progress=report(0))
+    colours = pixels[:, :, 0] if picture.gray else pixels
+    return [colours] if alpha is None or not has_shape else [colours, alpha]
 
-    upscaled_alpha: Pixels | None = None
-    if alpha is not None and has_shape:
-        upscaled_alpha = upscale_array(session, alpha, tile=tile, halo=halo, progress=report(1))
-    elif alpha is not None:
-        upscaled_alpha = np.full(upscaled.shape[:2], alpha[0, 0], alpha.dtype)
-    return dataclasses.replace(picture, pixels=upscaled, alpha=upscaled_alpha)
+
+def joined(picture: Picture, upscaled: Sequence[Pixels]) -> Picture:
+    """Return the picture that a network made of the `planes` of another, with all that belongs to that."""
+    colours, *alphas = upscaled
+    if picture.gray:
+        colours = np.repeat(colours[:, :, None], 3, axis=2)
+    alpha = alphas[0] if alphas else None
+    if alpha is None and picture.alpha is not None:
+        alpha = np.full(colours.shape[:2], picture.alpha[0, 0], picture.alpha.dtype)
+    return dataclasses.replace(picture, pixels=colours, alpha=alpha)
 
 
 def upscale_array(

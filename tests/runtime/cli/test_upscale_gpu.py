@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flashrib.runtime.cli import main, upscale
-from flashrib.runtime.jobs import run
+from flashrib.runtime.errors import SessionError
+from flashrib.runtime.jobs import overlapped, picture
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
+from flashrib.runtime.tiling.upscale import upscale_picture
 from tests.runtime.sessions.fakes import BlurredWindowSession
 from tests.runtime.tiling.test_run import Spread, Worker
 from tests.runtime.tiling.test_upscale import noise
@@ -37,13 +40,13 @@ def test_a_folder_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines()[-1] == "5 of 6 pictures upscaled, 1 failed"
     for index in (0, 1, 3, 4, 5):
         one = BlurredWindowSession()
-        wanted = run.upscale_picture(one, read_picture(f"in/{index}.png")).pixels
+        wanted = upscale_picture(one, read_picture(f"in/{index}.png")).pixels
         np.testing.assert_array_equal(read_picture(f"out/new/{index}.png").pixels, wanted)
 
 
 def test_a_picture_is_written_while_the_next_is_upscaled(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:
     next_one = threading.Event()
-    write, submit = run.write_picture, Worker.submit
+    write, submit = picture.write_picture, Worker.submit
 
     def waiting(target: Path, *arguments: Any, **options: Any) -> tuple[str, ...]:
         if target.name == "0.png":
@@ -55,24 +58,47 @@ def test_a_picture_is_written_while_the_next_is_upscaled(session: Spread, monkey
             next_one.set()
         submit(self, pixels, *arguments)
 
-    monkeypatch.setattr(run, "write_picture", waiting)
+    monkeypatch.setattr(picture, "write_picture", waiting)
     monkeypatch.setattr(Worker, "submit", noticing)
     assert main(["upscale", "in", "-o", "out"]) == 0
     assert len(list(Path("out").iterdir())) == 6
 
 
-def test_one_picture_at_a_time_is_upscaled(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:
-    busy, upscale_picture = threading.Lock(), run.upscale_picture
-
-    def alone(*arguments: Any, **options: Any) -> Picture:
-        assert busy.acquire(blocking=False)
-        try:
-            return upscale_picture(*arguments, **options)
-        finally:
-            busy.release()
-
-    monkeypatch.setattr(run, "upscale_picture", alone)
+def test_pictures_of_several_kinds_and_sizes(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gray, alpha and an animation between others: each the same as alone, each once, in a few at a time."""
+    alpha, gray = noise(40, 44, 3), noise(33, 20, 3)
+    write_picture("in/1a.png", Picture(alpha, alpha=alpha[..., 0]))
+    write_picture("in/1b.png", Picture(np.repeat(gray[..., :1], 3, axis=2), gray=True))
+    frames = [Image.fromarray(noise(16, 16, 3)) for _ in range(3)]
+    frames[0].save("in/3a.webp", save_all=True, append_images=frames[1:], duration=50, lossless=True)
+    monkeypatch.setattr(overlapped, "MOST_PICTURES", 5)
     assert main(["upscale", "in", "-o", "out"]) == 0
+    monkeypatch.setattr(Worker, "ahead", 1)
+    assert main(["upscale", "in", "-o", "alone"]) == 0
+    for path in Path("alone").iterdir():
+        assert path.read_bytes() == (Path("out") / path.name).read_bytes()
+    assert len(list(Path("out").iterdir())) == 9
+
+
+def test_a_picture_that_fails_on_the_device(
+    session: Spread, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that were in work beside it are done again, and the journal goes on."""
+    submit = Worker.submit
+
+    def failing(self: Worker, pixels: Any, *arguments: Any) -> None:
+        if pixels.shape[0] == 22:  # that of 2.png
+            raise SessionError("NaN")
+        submit(self, pixels, *arguments)
+
+    monkeypatch.setattr(Worker, "submit", failing)
+    assert main(["upscale", "in", "-o", "out"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "flashrib: error: in/2.png: NaN\n"
+    assert re.findall(r"^in/(\d)\.png", out, re.MULTILINE) == ["0", "1", "3", "4", "5"]
+    monkeypatch.setattr(Worker, "submit", submit)
+    assert main(["upscale", "in", "-o", "out"]) == 0
+    assert "6 of 6 pictures upscaled, 5 of them by an earlier run" in capsys.readouterr().out
 
 
 def test_ctrl_c_leaves_whole_pictures_alone(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:

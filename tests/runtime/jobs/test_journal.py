@@ -130,10 +130,10 @@ def test_killed_three_times() -> None:
     write_pictures(60, broken=5)
     code = (
         "import time\nfrom flashrib.runtime.tiling import upscale as module\n"
-        "from flashrib.runtime.jobs import run\nfrom flashrib.runtime.cli import main\nimport sys\n"
-        "real = run.upscale_picture\n"
+        "from flashrib.runtime.jobs import picture\nfrom flashrib.runtime.cli import main\nimport sys\n"
+        "real = picture.upscale_array\n"
         "def slow(*a, **k):\n    time.sleep(0.04)\n    open('made', 'a').write('x')\n    return real(*a, **k)\n"
-        "run.upscale_picture = slow\n"
+        "picture.upscale_array = slow\n"
         "sys.exit(main(['upscale', 'in', '-o', 'out', '--model', 'model.onnx', '--json']))\n"
     )
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

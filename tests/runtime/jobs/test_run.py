@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashrib.runtime.jobs.run import TileCount
+from flashrib.runtime.jobs.picture import TileCount
 
 
 @pytest.mark.parametrize(

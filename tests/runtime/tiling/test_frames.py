@@ -85,6 +85,24 @@ def test_frames_that_do_not_fit_go_tile_by_tile() -> None:
     assert max(height * width for height, width in session.shapes[1:]) <= 64 * 64
 
 
+def test_sizes_that_differ() -> None:
+    given = frames(2) + frames(3, 64, 64) + frames(2, 20, 24) + frames(2)
+    session = Several(limit=50 * 50)
+    seen = list(upscale_frames(session, given, halo=16))
+    assert [one.shape[0] for one in seen] == [2 * pixels.shape[0] for pixels in given]
+    np.testing.assert_array_equal(seen[-1], upscale_array(BlurredWindowSession(), given[-1]))
+    assert (32, 48) in session.shapes[-2:], "smaller ones go whole after a larger one did not fit"
+
+
+def test_progress_is_that_of_the_next_frame() -> None:
+    seen: list[tuple[int, int]] = []
+    given = [*frames(2), *frames(1, 70, 90)]
+    results = upscale_frames(Several(), given, tile=32, halo=0, progress=lambda done, total: seen.append((done, total)))
+    for pixels in given:
+        next(results)
+        assert seen[-1] == (pixels[..., 0].size, pixels[..., 0].size)
+
+
 def test_no_frame_fits() -> None:
     with pytest.raises(OutOfMemoryError, match="smallest tiles"):
         list(upscale_frames(Several(limit=1), frames(3)))
