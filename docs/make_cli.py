@@ -26,7 +26,7 @@ def render() -> str:
         assert subparsers is not None
         choices = subparsers._group_actions[0].choices
         assert isinstance(choices, dict)
-        names = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+        names = list(COMMANDS)
         helps = [("flashrib", parser.format_help())]
         helps += [(f"flashrib {name}", choices[name].format_help()) for name in names]
     return HEAD + "".join(f"\n## {title}\n\n```text\n{text}```\n" for title, text in helps)

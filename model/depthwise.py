@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model import depthwise_kernel as kernels
+from flashrib.model.operators import triton_op, wrap_triton
 from flashrib.model.sizes import ceil_div
 
 PIXELS, CHANNELS = 64, 32  # of a program of the convolution
@@ -39,7 +39,7 @@ def _convolve(source: Tensor, weight: Tensor, bias: Tensor | None, flip: bool) -
     return out
 
 
-@triton_op("flashrib::depthwise3x3", mutates_args={})
+@triton_op("flashrib::depthwise3x3")
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _convolve(x, weight.contiguous(), bias, False)
 
@@ -56,7 +56,7 @@ def _sums(grad: Tensor, x: Tensor) -> Tensor:
     return sums.sum(0)
 
 
-@triton_op("flashrib::depthwise3x3_backward", mutates_args={})
+@triton_op("flashrib::depthwise3x3_backward")
 def _depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the map, and of the weights and the bias as `_sums` has them."""
     grad, x = grad.to(x.dtype).contiguous(), x.contiguous()
@@ -91,13 +91,13 @@ def depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-@triton_op("flashrib::ffn_depthwise3x3", mutates_args={})
+@triton_op("flashrib::ffn_depthwise3x3")
 def _ffn_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     u = F.gelu(x)
     return u + F.gelu(_convolve(u, weight.contiguous(), bias, False))
 
 
-@triton_op("flashrib::ffn_depthwise3x3_backward", mutates_args={})
+@triton_op("flashrib::ffn_depthwise3x3_backward")
 def _ffn_depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     u = F.gelu(x)
     mixed = _convolve(u, weight.contiguous(), bias, False)

@@ -38,7 +38,8 @@ ARROWS = {
     "model": "runtime.artifacts.files",
     "model.config": "",
     "model.sizes": "",
-    "model.attention": "model.config model.sizes",
+    "model.operators": "",
+    "model.attention": "model.config model.operators model.sizes",
     "model.training": "model runtime.artifacts.files runtime.artifacts.lock runtime.pictures runtime.quality.metrics",
     "export": "model runtime.artifacts runtime.nvidia runtime.quality.rms runtime.quality.parity_bounds"
     " runtime.sessions.protocol runtime.sessions.onnx_cpu",

@@ -7,12 +7,12 @@ Triton kernel on a CUDA GPU, for contiguous maps.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model.gpu import device
 from flashrib.model.gpu.symbolic import as_forked, as_wanted, onnx_node
 from flashrib.model.gpu.tuning import CHUNK, fits_chain, tile_for, wide_tile_for
 from flashrib.model.layers import LAYER_NORM_EPS
+from flashrib.model.operators import triton_op, wrap_triton
 from flashrib.model.sizes import ceil_div, round_up
 
 if device.HAS_TRITON:
@@ -20,7 +20,7 @@ if device.HAS_TRITON:
 
 
 @onnx_node(as_wanted)
-@triton_op("flashrib::gpu_chain", mutates_args={})
+@triton_op("flashrib::gpu_chain")
 def chain(
     source: Tensor,
     residual: Tensor | None,
@@ -109,7 +109,7 @@ def chain(
 
 
 @onnx_node(as_wanted)
-@triton_op("flashrib::gpu_wide", mutates_args={})
+@triton_op("flashrib::gpu_wide")
 def wide(
     source: Tensor,
     residual: Tensor | None,
@@ -171,7 +171,7 @@ def wide(
 
 
 @onnx_node(as_forked)
-@triton_op("flashrib::gpu_fork", mutates_args={})
+@triton_op("flashrib::gpu_fork")
 def fork(
     source: Tensor,
     residual: Tensor,

@@ -3,12 +3,12 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model.gpu import device
 from flashrib.model.gpu.convolution import convolve
 from flashrib.model.gpu.symbolic import as_shuffled, as_source, as_taps, onnx_node
 from flashrib.model.gpu.tuning import CHUNK, mix_tile_for, strip_for
+from flashrib.model.operators import triton_op, wrap_triton
 from flashrib.model.sizes import ceil_div
 
 if device.HAS_TRITON:
@@ -22,7 +22,7 @@ if device.HAS_TRITON:
 
 
 @onnx_node(as_source)
-@triton_op("flashrib::gpu_depthwise", mutates_args={})
+@triton_op("flashrib::gpu_depthwise")
 def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Tensor:
     """Depthwise 3x3 convolution with zero padding, or source + gelu of it.
 
@@ -105,7 +105,7 @@ def gated_depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor) -> Tensor:
 
 
 @onnx_node(as_source)
-@triton_op("flashrib::gpu_mix", mutates_args={})
+@triton_op("flashrib::gpu_mix")
 def mix(source: Tensor, weight: Tensor, taps: Tensor, side: int, pixels: int) -> Tensor:
     """Convolution whose kernel is symmetric in its rows, plus a depthwise 3x3 one with taps for every image; zero padding.
 
@@ -155,7 +155,7 @@ def mix(source: Tensor, weight: Tensor, taps: Tensor, side: int, pixels: int) ->
 
 
 @onnx_node(as_taps)
-@triton_op("flashrib::gpu_taps", mutates_args={})
+@triton_op("flashrib::gpu_taps")
 def taps(
     sums: Tensor,
     squeeze_weight: Tensor,
@@ -206,7 +206,7 @@ def taps(
 
 
 @onnx_node(as_shuffled)
-@triton_op("flashrib::gpu_shuffle", mutates_args={})
+@triton_op("flashrib::gpu_shuffle")
 def shuffle(y: Tensor, bias: Tensor, picture: Tensor, scale: int) -> Tensor:
     """Pixel shuffle of y + bias, plus the picture enlarged by repetition, in the picture's dtype.
 

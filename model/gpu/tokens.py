@@ -4,28 +4,28 @@ import torch
 import torch.nn.functional as F
 import triton
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model.gpu.token_kernels import add_norm_kernel, gelu_kernel
+from flashrib.model.operators import triton_op, wrap_triton
 
 _BLOCK = 2048  # values of a program
 
 
-@triton_op("flashrib::add_norm", mutates_args={})
+@triton_op("flashrib::add_norm")
 def _add_norm(x: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     total, normal = torch.empty_like(x), torch.empty_like(x)
     _launch(x, y, total, normal, eps)
     return total, normal
 
 
-@triton_op("flashrib::norm", mutates_args={})
+@triton_op("flashrib::norm")
 def _norm(x: Tensor, eps: float) -> Tensor:
     normal = torch.empty_like(x)
     _launch(x, None, None, normal, eps)
     return normal
 
 
-@triton_op("flashrib::gelu", mutates_args={})
+@triton_op("flashrib::gelu")
 def _gelu(x: Tensor) -> Tensor:
     out = torch.empty_like(x)
     wrap_triton(gelu_kernel)[(triton.cdiv(x.numel(), _BLOCK),)](x, out, x.numel(), BLOCK=_BLOCK)

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from flashrib.runtime import stopping
+from flashrib.runtime.sessions import early
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -37,9 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes those of the process.
     """
     try:
+        given = list(sys.argv[1:] if argv is None else argv)
+        if argv is None:  # the process is for this command alone
+            early.begin(given)
         from flashrib.runtime.cli.parser import build_parser
 
-        arguments = build_parser().parse_args(argv)
+        arguments = build_parser(given).parse_args(given)
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code

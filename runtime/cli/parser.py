@@ -1,13 +1,12 @@
 """The parser of the command line."""
 
 import argparse
+import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, NoReturn
 
-from flashrib.runtime.cli import build, calibrate, classify, evaluate, export, info, train, upscale, verify, video
 from flashrib.runtime.errors import UsageError
 
 DESCRIPTION = "Upscales pictures with super-resolution transformers, on the CPU by default."
@@ -22,7 +21,7 @@ exit codes:
 
 FLASHRIB_DEBUG=1 in the environment shows the traceback of an error."""
 
-COMMANDS: tuple[ModuleType, ...] = (upscale, video, classify, info, evaluate, train, export, calibrate, build, verify)
+COMMANDS = ("upscale", "video", "classify", "info", "evaluate", "train", "export", "calibrate", "build", "verify")
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,15 +44,19 @@ class CommandParser(Parser):
         return known, unknown
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; what it parses has the function of the command as `.run`."""
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser; what it parses has the function of the command as `.run`.
+
+    Args:
+        argv: what will be parsed: where it begins with a command, the others are not loaded, which takes time.
+    """
     parser = Parser(prog="flashrib", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"flashrib {_version()}")
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, dest="command", parser_class=CommandParser
     )
-    for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2]
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        module = importlib.import_module(f"flashrib.runtime.cli.{name}")
         description = inspect.cleandoc(module.run.__doc__ or "")
         command = commands.add_parser(name, description=description, help=description.partition("\n")[0])
         module.add_arguments(command)

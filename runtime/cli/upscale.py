@@ -21,7 +21,7 @@ from flashrib.runtime.errors import FlashribError, UsageError
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import journal_exists, opened, shard
 from flashrib.runtime.jobs.plan import STREAM, Job, Naming, is_stream, plan_jobs
-from flashrib.runtime.jobs.run import Done, Options, run_jobs
+from flashrib.runtime.jobs.run import Done, Options, read_early, run_jobs
 from flashrib.runtime.pictures.formats import WRITTEN_SUFFIXES, names
 
 
@@ -157,12 +157,6 @@ def _run(
 ) -> tuple[list[dict[str, Any]], Path, str]:
     """Upscale pictures; with a folder for the results its journal is kept. Returns what --json says, the model and the session."""
     results: list[dict[str, Any]] = []
-    session, model, kind = open_chosen(arguments)
-    if session.info.noise:
-        session.seed = arguments.seed or 0
-    elif arguments.seed is not None:
-        session.close()
-        raise UsageError(f"--seed {arguments.seed}: {model} takes no noise: leave it out")
     options = Options(
         arguments.tile,
         arguments.halo,
@@ -173,6 +167,13 @@ def _run(
         allow_truncated=arguments.allow_truncated,
         stream_extension=arguments.format or ".png",
     )
+    first = read_early(jobs, options)
+    session, model, kind = open_chosen(arguments)
+    if session.info.noise:
+        session.seed = arguments.seed or 0
+    elif arguments.seed is not None:
+        session.close()
+        raise UsageError(f"--seed {arguments.seed}: {model} takes no noise: leave it out")
     into_stdout = str(jobs[0].target) in (STREAM, "/dev/stdout")
     devices = getattr(session, "devices", ("cpu",))
     if devices != ("cpu",) and not (arguments.json or into_stdout):
@@ -193,6 +194,7 @@ def _run(
             started=lambda job: bar.start(job.source.name),
             progress=bar.report,
             journal=journal,
+            first=first,
         )
         with contextlib.closing(outcomes):
             for job, outcome in zip(jobs, outcomes, strict=True):

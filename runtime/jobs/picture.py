@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError
@@ -21,6 +23,9 @@ from flashrib.runtime.pictures.formats import written_format
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.sessions.protocol import Pixels, Session
 from flashrib.runtime.tiling.upscale import joined, planes, upscale_array
+
+EARLY_BYTES = 2**27
+"""Bytes of the pixels of a picture that is read before the model is there; larger ones may have to be read in bands."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +119,24 @@ class Ready:
         return sum(plane.nbytes for plane in self.planes)
 
 
+def read_early(jobs: Sequence[Job], options: Options) -> "Future[Picture] | None":
+    """Begin to read the first picture of `jobs` in a thread, while the model is loaded; None where it is better read later."""
+    if not jobs or jobs[0].error or not jobs[0].source.is_file():
+        return None
+    if not 0 < result_bytes(jobs[0].source, 1) <= EARLY_BYTES:
+        return None
+    reading: Future[Picture] = Future()
+
+    def read() -> None:
+        try:
+            reading.set_result(_read(jobs[0], options))
+        except BaseException as error:  # raised where the picture is wanted
+            reading.set_exception(error)
+
+    threading.Thread(target=read, name="flashrib-early", daemon=True).start()
+    return reading
+
+
 class Steps:
     """The steps of every picture; `prepare` and `write` may be called by several threads."""
 
@@ -125,7 +148,9 @@ class Steps:
         started: Callable[[Job], None],
         progress: Callable[[int, int], None],
         journal: Journal | None,
+        first: "tuple[Job, Future[Picture]] | None" = None,
     ) -> None:
+        self._first = first
         self.session, self.options, self.started, self.progress = session, options, started, progress
         self._folders, self._journal = folders, journal
 
@@ -244,19 +269,14 @@ class Steps:
     def _read_whole(self, ready: Ready, into_file: bool) -> None:
         """Read a picture and refuse a result that its format cannot hold."""
         job, scale = ready.job, self.session.info.scale
-        picture = self._read(job)
+        if self._first is not None and self._first[0] is job:
+            picture, self._first = self._first[1].result(), None
+        else:
+            picture = _read(job, self.options)
         if into_file:
             height, width = picture.height * scale, picture.width * scale
             check_output(job.target, overwrite=ready.overwrite, height=height, width=width, alpha=picture.see_through)
         ready.picture, ready.planes = picture, planes(picture)
-
-    def _read(self, job: Job) -> Picture:
-        most, truncated = self.options.max_pixels, self.options.allow_truncated
-        if str(job.source) != STREAM:
-            return read_picture(job.source, max_pixels=most, allow_truncated=truncated)
-        if sys.stdin is None:
-            raise PictureError("standard input: is closed")
-        return read_stream(sys.stdin.buffer, "standard input", max_pixels=most, allow_truncated=truncated)
 
     def _write(self, job: Job, picture: Picture, overwrite: bool) -> tuple[str, ...]:
         options = self.options
@@ -275,6 +295,15 @@ class Steps:
             raise  # whoever reads has had enough
         except OSError as error:
             raise PictureError(f"{job.target}: cannot be written: {error.strerror or error}") from error
+
+
+def _read(job: Job, options: Options) -> Picture:
+    most, truncated = options.max_pixels, options.allow_truncated
+    if str(job.source) != STREAM:
+        return read_picture(job.source, max_pixels=most, allow_truncated=truncated)
+    if sys.stdin is None:
+        raise PictureError("standard input: is closed")
+    return read_stream(sys.stdin.buffer, "standard input", max_pixels=most, allow_truncated=truncated)
 
 
 @contextlib.contextmanager

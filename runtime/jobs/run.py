@@ -1,15 +1,17 @@
 """Upscales the pictures of a plan, one after the other; where a GPU does it, others are read and written meanwhile."""
 
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import Journal
 from flashrib.runtime.jobs.overlapped import overlapped
-from flashrib.runtime.jobs.picture import Done, Options, Outcome, Ready, Steps
+from flashrib.runtime.jobs.picture import Done, Options, Outcome, Ready, Steps, read_early
 from flashrib.runtime.jobs.plan import Job
+from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.sessions.protocol import Session
 
-__all__ = ["Done", "Options", "run_jobs"]
+__all__ = ["Done", "Options", "read_early", "run_jobs"]
 
 
 def run_jobs(
@@ -20,6 +22,7 @@ def run_jobs(
     started: Callable[[Job], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     journal: Journal | None = None,
+    first: Future[Picture] | None = None,
 ) -> Generator[Outcome]:
     """Upscale pictures; folders for the results are made when the first is written, and none is left empty.
 
@@ -32,12 +35,13 @@ def run_jobs(
         started: called when a picture begins to be upscaled, in the order of `jobs`.
         progress: called with (input pixels done, input pixels in all) of the picture at hand, by one thread at a time.
         journal: of the folder of the results: what it says to be done is not made again.
+        first: what `read_early` returned for the same jobs and options.
 
     Yields:
         What became of each picture, in the order of `jobs`; an error of one does not stop the others.
     """
     with MadeFolders() as folders:
-        steps = Steps(session, options, folders, started, progress, journal)
+        steps = Steps(session, options, folders, started, progress, journal, first and (jobs[0], first))
         if len(jobs) > 1 and any(worker.ahead > 1 for worker in session.workers):
             yield from overlapped(steps, jobs)
             return

@@ -5,7 +5,6 @@ bodies, model-local functions, are attached by `flashrib.export`.
 """
 
 import torch
-import torch.onnx.ops
 from torch import Tensor
 
 from flashrib.model.attention.disc.reference import Grid

@@ -11,7 +11,6 @@ import torch
 import triton
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.fibonacci import kernel as kernels
 from flashrib.model.attention.fibonacci.gather import offset_attention_gather
@@ -26,6 +25,7 @@ from flashrib.model.attention.fibonacci.tuning import (
     power_of_two,
     span_of,
 )
+from flashrib.model.operators import triton_op, wrap_triton
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def _with_warps(kernel: Any, warps: int) -> Any:
     return triton.autotune([triton.Config({}, num_warps=warps)], key=[])(kernel)
 
 
-@triton_op("flashrib::offset_attention", mutates_args={})
+@triton_op("flashrib::offset_attention")
 def _offset_attention(qkv: Tensor, offsets: Tensor, num_heads: int, zero_logit: bool) -> Tensor:
     batch, tokens, channels = qkv.shape
     head_dim = channels // (3 * num_heads)

@@ -4,7 +4,7 @@ The node `flashrib::OffsetAttention` carries heads and mask as attributes, its o
 model-local function, is attached by `flashrib.export`.
 """
 
-import torch.onnx.ops
+import torch
 from torch import Tensor
 
 MASK_MODES = ("neg_inf", "zero_logit")  # as the node's attribute mask_mode counts them

@@ -5,12 +5,12 @@ Registered as `flashrib::window_attention_backward`, which `torch.compile` sees 
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.window import backward_kernel as kernels
 from flashrib.model.attention.window.geometry import fold_reflection, padded_length
 from flashrib.model.attention.window.launch import capability, configured, constants, number_of_windows
 from flashrib.model.attention.window.tuning import backward_blocks_for
+from flashrib.model.operators import triton_op, wrap_triton
 from flashrib.model.sizes import ceil_div
 
 PIXELS = 128  # of a program of the first kernel
@@ -23,7 +23,7 @@ def _group(windows: int, programs_of_a_window: int, padded: bool) -> int:
     return 1 if padded else max(1, min(MOST_WINDOWS, windows * programs_of_a_window // PROGRAMS))
 
 
-@triton_op("flashrib::window_attention_backward", mutates_args={})
+@triton_op("flashrib::window_attention_backward")
 def window_attention_backward(
     grad: Tensor,
     out: Tensor,

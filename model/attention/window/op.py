@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.library import triton_op, wrap_triton
 
 from flashrib.model.attention.window.backward import window_attention_backward
 from flashrib.model.attention.window.kernel import window_attention_kernel
 from flashrib.model.attention.window.launch import capability, configured, constants, number_of_windows
 from flashrib.model.attention.window.tuning import blocks_for, programs
 from flashrib.model.config import Window
+from flashrib.model.operators import triton_op, wrap_triton
 
 
 def _forward(
@@ -53,7 +53,7 @@ def _forward(
     return out
 
 
-@triton_op("flashrib::window_attention", mutates_args={})
+@triton_op("flashrib::window_attention")
 def _window_attention(
     qkv: Tensor,
     pos_q: Tensor,
@@ -68,7 +68,7 @@ def _window_attention(
     return _forward(qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, window, num_heads, shift, None)
 
 
-@triton_op("flashrib::window_attention_with_lse", mutates_args={})
+@triton_op("flashrib::window_attention_with_lse")
 def _window_attention_with_lse(
     qkv: Tensor,
     pos_q: Tensor,

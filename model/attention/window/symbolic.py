@@ -4,7 +4,7 @@ The nodes `flashrib::WindowAttention` and `flashrib::PositionCodes` carry what i
 model-local functions, are attached by `flashrib.export`.
 """
 
-import torch.onnx.ops
+import torch
 from torch import Tensor
 
 from flashrib.model.attention.window.extras import gated
