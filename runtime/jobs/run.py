@@ -41,7 +41,9 @@ def run_jobs(
         What became of each picture, in the order of `jobs`; an error of one does not stop the others.
     """
     with MadeFolders() as folders:
-        steps = Steps(session, options, folders, started, progress, journal, first and (jobs[0], first))
+        steps = Steps(
+            session, options, folders, started, progress, journal, None if first is None else (jobs[0], first)
+        )
         if len(jobs) > 1 and any(worker.ahead > 1 for worker in session.workers):
             yield from overlapped(steps, jobs)
             return
