@@ -21,7 +21,7 @@ from flashrib.runtime.errors import FlashribError, UsageError
 from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import journal_exists, opened, shard
 from flashrib.runtime.jobs.plan import STREAM, Job, Naming, is_stream, plan_jobs
-from flashrib.runtime.jobs.run import Done, Options, read_early, run_jobs
+from flashrib.runtime.jobs.run import Done, Options, read_early, run_jobs, within_memory
 from flashrib.runtime.pictures.formats import WRITTEN_SUFFIXES, names
 
 
@@ -58,6 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=whole_number(1, 100),
         help="1 to 100 for JPEG (default: 95), AVIF (90), WebP and JPEG XL (lossless)",
+    )
+    parser.add_argument(
+        "--png-level",
+        metavar="N",
+        type=whole_number(0, 9),
+        help="0 (large, fast) to 9 (small, slow) for PNG; default: 1",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=size_in_bytes,
+        help="memory that this process may take in all, such as 800M or 4G: decides the tiles on the CPU, the height of bands and how"
+        " many pictures are held; default: tiles as below, large pictures in bands of up to 1 GB",
     )
     parser.add_argument(
         "--strip",
@@ -162,6 +175,7 @@ def _run(
         arguments.halo,
         arguments.overwrite,
         arguments.quality,
+        png_level=arguments.png_level,
         strip=arguments.strip,
         max_pixels=arguments.max_pixels,
         allow_truncated=arguments.allow_truncated,
@@ -174,6 +188,13 @@ def _run(
     elif arguments.seed is not None:
         session.close()
         raise UsageError(f"--seed {arguments.seed}: {model} takes no noise: leave it out")
+    identity = options.identity  # as asked for: what memory makes of it may differ from run to run
+    if arguments.memory is not None:
+        try:
+            options = within_memory(session, options, arguments.memory)
+        except BaseException:
+            session.close()
+            raise
     into_stdout = str(jobs[0].target) in (STREAM, "/dev/stdout")
     devices = getattr(session, "devices", ("cpu",))
     if devices != ("cpu",) and not (arguments.json or into_stdout):
@@ -182,7 +203,7 @@ def _run(
         journal = None
         if folder is not None:
             folders.make(folder)
-            identity = {"model": sha256_of(model), "precision": session.info.precision, **dataclasses.asdict(options)}
+            identity |= {"model": sha256_of(model), "precision": session.info.precision}
             identity |= {"ensemble": True} if arguments.ensemble else {}
             identity |= {"seed": session.seed} if session.info.noise else {}
             journal = stack.enter_context(opened(folder, identity, part))
@@ -226,6 +247,14 @@ def name_part(text: str) -> str:
     if any(character in text for character in "/\\\0"):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be a part of a file name")
     return text
+
+
+def size_in_bytes(text: str) -> int:
+    """Read "800M" or "4G"."""
+    found = re.fullmatch(r"([0-9]{1,6})([MG])B?", text, re.IGNORECASE)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 800M or 4G")
+    return int(found[1]) << (20 if found[2] in "mM" else 30)
 
 
 def part_of(text: str) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from flashrib.runtime.pictures.large.source import VipsSource
 from flashrib.runtime.pictures.large.tiff import has_directories, scaled_geo_tags
 from flashrib.runtime.pictures.metadata import profile_of, read_exif, read_extras
 from flashrib.runtime.sessions.protocol import Session
-from flashrib.runtime.tiling.upscale import upscale_stream
+from flashrib.runtime.tiling.memory import flatter
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO, tile_sides, upscale_stream
 
 LARGE_BYTES = 2**30
 """Bytes of a result beyond which it is written in bands, if that is possible."""
@@ -81,6 +82,8 @@ def upscale_large(
     halo: int | None = None,
     quality: int | None = None,
     strip: bool = False,
+    png_level: int | None = None,
+    band_bytes: int = LARGE_BYTES,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int, tuple[str, ...]]:
     """Upscale a picture in bands of rows; memory is set by the width of the picture and the rows of a tile, not by its height.
@@ -93,6 +96,8 @@ def upscale_large(
         halo: see `upscale_array`.
         quality: 1 to 100 of JPEG; None: 95.
         strip: write nothing beside the pixels but what their colours need.
+        png_level: 0 to 9 of PNG; None: 1.
+        band_bytes: that the bands in work may take: tiles become lower and wider for it.
         progress: see `upscale_array`.
 
     Returns:
@@ -128,6 +133,13 @@ def upscale_large(
     if kind.name == "TIFF" and has_directories(metadata.exif):
         lost = (*lost, "EXIF")
     tags = scaled_geo_tags(source, scale) if kind.name == "TIFF" and image.format == "TIFF" else []
-    with file_sink(Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags) as sink:
+    halo = DEFAULT_HALO if halo is None else halo
+    if not isinstance(tile, tuple) and not (session.info.whole_picture or session.info.fixed_size):
+        sides = tile_sides(session, tile, halo, pixels.height, pixels.width)
+        row_bytes = (width * scale + pixels.width) * channels * pixels.dtype.itemsize
+        tile = flatter(sides, halo, session.info.alignment, pixels.width, row_bytes, band_bytes)
+    with file_sink(
+        Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags, png_level
+    ) as sink:
         upscale_stream(session, pixels, sink, tile=tile, halo=halo, progress=progress)
     return pixels.height, pixels.width, lost

@@ -19,9 +19,8 @@ from flashrib.runtime.tiling.frames import upscale_frames
 READERS = 3
 WRITERS = 4
 MOST_PICTURES = 12
-"""Pictures that are read, upscaled or written at the same time, if `MOST_BYTES` allows it."""
-MOST_BYTES = 2**30
-"""Bytes of pixels and results that may be held for it; beyond, no more pictures are in work than the devices take and two."""
+"""Pictures that are read, upscaled or written at the same time, if `Options.held_bytes` allows it; otherwise as many as devices take
+and two."""
 
 
 class _Slot:
@@ -144,7 +143,9 @@ class _Overlapped:
 
     def _room(self, alive: int) -> bool:
         return alive < self._least or (
-            alive < MOST_PICTURES and (alive + 1) * self._largest <= MOST_BYTES and self._largest > 0
+            alive < MOST_PICTURES
+            and (alive + 1) * self._largest <= self._steps.options.held_bytes
+            and self._largest > 0
         )
 
     def _take(self, upscaled: Pixels) -> None:

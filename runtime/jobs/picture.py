@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from flashrib.runtime.errors import FlashribError, OutOfMemoryError, PictureError
 from flashrib.runtime.jobs.animation import upscale_animation
@@ -37,22 +38,36 @@ class Options:
         halo: input pixels of context around a tile, see `upscale_array`.
         overwrite: results may replace files.
         quality: 1..100 of lossy formats, see `write_picture`.
+        png_level: 0..9 of PNG, likewise.
         strip: write nothing beside the pixels but what their colours need.
         max_pixels: refuse larger inputs; None: what fits into free memory.
         allow_truncated: take what there is of damaged inputs.
         stream_extension: format of what is written to standard output or another pipe, such as ".png".
+        whole_pixels: refuse larger inputs where they would be held as a whole, and `max_pixels` says nothing.
         bands_from: bytes of a result from which on it is read, upscaled and written in bands of rows, where it can be.
+        band_bytes: that these bands may take, see `upscale_large`.
+        held_bytes: that pictures and results of a batch may take that are held ahead for a device.
     """
 
     tile: int | tuple[int, int] | None = None
     halo: int | None = None
     overwrite: bool = False
     quality: int | None = None
+    png_level: int | None = None
     strip: bool = False
     max_pixels: int | None = None
     allow_truncated: bool = False
     stream_extension: str = ".png"
+    whole_pixels: int | None = None
     bands_from: int = LARGE_BYTES
+    band_bytes: int = LARGE_BYTES
+    held_bytes: int = LARGE_BYTES
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of them decides what results hold, in JSON's types."""
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in values if not name.endswith(("_bytes", "_from", "whole_pixels"))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +279,15 @@ class Steps:
             return None  # refused where pictures are read whole
         if (info.whole_picture and self.options.tile is None) or not_in_bands_because(job.source, job.target):
             return None
-        return functools.partial(upscale_large, self.session, job.source, job.target)
+        options = self.options
+        return functools.partial(
+            upscale_large,
+            self.session,
+            job.source,
+            job.target,
+            png_level=options.png_level,
+            band_bytes=options.band_bytes,
+        )
 
     def _read_whole(self, ready: Ready, into_file: bool) -> None:
         """Read a picture and refuse a result that its format cannot hold."""
@@ -281,16 +304,19 @@ class Steps:
     def _write(self, job: Job, picture: Picture, overwrite: bool) -> tuple[str, ...]:
         options = self.options
         if not is_stream(str(job.target)):
-            return write_picture(job.target, picture, overwrite=overwrite, quality=options.quality)
+            return write_picture(
+                job.target, picture, overwrite=overwrite, quality=options.quality, png_level=options.png_level
+            )
         row = written_format(job.target)
+        levels = {"quality": options.quality, "png_level": options.png_level}
         extension = row[0].suffixes[0] if row else options.stream_extension
         if str(job.target) == STREAM:
             if sys.stdout is None:
                 raise PictureError("standard output: is closed")
-            return write_stream(sys.stdout.buffer, "standard output", picture, extension, quality=options.quality)
+            return write_stream(sys.stdout.buffer, "standard output", picture, extension, **levels)
         try:
             with open(job.target, "wb") as file:
-                return write_stream(file, str(job.target), picture, extension, quality=options.quality)
+                return write_stream(file, str(job.target), picture, extension, **levels)
         except BrokenPipeError:
             raise  # whoever reads has had enough
         except OSError as error:
@@ -298,7 +324,8 @@ class Steps:
 
 
 def _read(job: Job, options: Options) -> Picture:
-    most, truncated = options.max_pixels, options.allow_truncated
+    most = options.whole_pixels if options.max_pixels is None else options.max_pixels
+    truncated = options.allow_truncated
     if str(job.source) != STREAM:
         return read_picture(job.source, max_pixels=most, allow_truncated=truncated)
     if sys.stdin is None:

@@ -1,5 +1,6 @@
 """Upscales the pictures of a plan, one after the other; where a GPU does it, others are read and written meanwhile."""
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 
@@ -8,10 +9,36 @@ from flashrib.runtime.jobs.journal import Journal
 from flashrib.runtime.jobs.overlapped import overlapped
 from flashrib.runtime.jobs.picture import Done, Options, Outcome, Ready, Steps, read_early
 from flashrib.runtime.jobs.plan import Job
+from flashrib.runtime.pictures.limits import BYTES_PER_PIXEL, max_pixels_by_memory
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.sessions.protocol import Session
+from flashrib.runtime.tiling.memory import BAND_SHARE, HELD_SHARE, TILE_SHARE, left_of, tile_within
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
 
-__all__ = ["Done", "Options", "read_early", "run_jobs"]
+__all__ = ["Done", "Options", "read_early", "run_jobs", "within_memory"]
+
+
+def within_memory(session: Session, options: Options, total: int) -> Options:
+    """Return the options with which the work keeps within `total` bytes of memory for the process.
+
+    Where no tile is asked for, the memory of the network is measured on the CPU; a GPU's memory is counted by itself.
+
+    Raises:
+        OutOfMemoryError: the model and the libraries have taken them already, or the smallest tile does not fit.
+    """
+    halo = DEFAULT_HALO if options.halo is None else options.halo
+    left = left_of(total)
+    tile = options.tile if options.tile is not None else tile_within(session, halo, int(TILE_SHARE * left))
+    if isinstance(tile, int):
+        tile = min(tile, DEFAULT_TILE) if options.tile is None else tile
+    return dataclasses.replace(
+        options,
+        tile=tile,
+        whole_pixels=min(max_pixels_by_memory(), left // BYTES_PER_PIXEL),
+        bands_from=min(options.bands_from, int(HELD_SHARE * left)),
+        band_bytes=int(BAND_SHARE * left),
+        held_bytes=int(HELD_SHARE * left),
+    )
 
 
 def run_jobs(

@@ -20,7 +20,7 @@ from flashrib.runtime.errors import PictureError
 from flashrib.runtime.pictures.jpeg import BAND_ROWS, JpegWriter
 from flashrib.runtime.pictures.metadata import EXIF_IFD, GPS_IFD, XMP_KEYWORD
 from flashrib.runtime.pictures.picture import Extras
-from flashrib.runtime.pictures.png import PngWriter
+from flashrib.runtime.pictures.png import LEVEL, PngWriter
 
 JPEG_QUALITY = 95
 AVIF_QUALITY = 90
@@ -60,10 +60,11 @@ class _WriteOnly:
         self.write = file.write
 
 
-def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, quality: int | None = None) -> None:
-    """Write a PNG of the depth of `samples`."""
+def encode_png(file: IO[bytes], samples: NDArray[Any], metadata: Metadata, level: int | None = None) -> None:
+    """Write a PNG of the depth of `samples`, compressed at a level of 0 to 9."""
     height, width, channels = samples.shape
-    with PngWriter(file, height, width, channels, samples.itemsize * 8, png_chunks(metadata)) as writer:
+    level = LEVEL if level is None else level
+    with PngWriter(file, height, width, channels, samples.itemsize * 8, png_chunks(metadata), level) as writer:
         writer.write(samples)
 
 

@@ -34,6 +34,7 @@ from flashrib.runtime.pictures.libtiff import libtiff_errors
 from flashrib.runtime.pictures.limits import max_pixels_by_memory, too_large
 from flashrib.runtime.pictures.metadata import exif_as_srgb, profile_of, read_exif, read_extras
 from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.pictures.png import LEVELS
 from flashrib.runtime.pictures.tiff import why_not_tiff
 
 __all__ = [
@@ -185,7 +186,12 @@ def check_held(kind: Format, name: str, *, height: int = 1, width: int = 1, alph
 
 
 def write_picture(
-    path: str | os.PathLike[str], picture: Picture, *, overwrite: bool = False, quality: int | None = None
+    path: str | os.PathLike[str],
+    picture: Picture,
+    *,
+    overwrite: bool = False,
+    quality: int | None = None,
+    png_level: int | None = None,
 ) -> tuple[str, ...]:
     """Write `picture` in the format of the extension of `path`, whole or not at all.
 
@@ -199,29 +205,36 @@ def write_picture(
         overwrite: an existing file may be replaced.
         quality: 1..100 for JPEG (95 where None), AVIF (90; both without chroma subsampling), WebP and JPEG XL (lossless where None);
             the other formats are lossless and ignore it.
+        png_level: 0 (large, fast) to 9 of PNG; 1 where None.
 
     Returns:
         What could not be kept, for the user to read, such as "EXIF".
 
     Raises:
-        UsageError: `quality` is out of range.
+        UsageError: `quality` or `png_level` is out of range.
         PictureError: see `check_output`; or the file cannot be written, for instance because the disk is full.
     """
     check_output(path, overwrite=overwrite, height=picture.height, width=picture.width, alpha=picture.see_through)
     kind, encode = _format(Path(path))
     with _written(str(path)), opened_whole(path) as file:
-        return _encode(file, picture, kind, encode, quality)
+        return _encode(file, picture, kind, encode, quality, png_level)
 
 
 def write_stream(
-    file: IO[bytes], name: str, picture: Picture, suffix: str = ".png", *, quality: int | None = None
+    file: IO[bytes],
+    name: str,
+    picture: Picture,
+    suffix: str = ".png",
+    *,
+    quality: int | None = None,
+    png_level: int | None = None,
 ) -> tuple[str, ...]:
     """Write `picture` to a pipe or an open file, in the format of `suffix`; `name` stands in messages. See `write_picture`."""
     kind, encode = _format(Path("stream" + suffix))
     check_held(kind, name, height=picture.height, width=picture.width, alpha=picture.see_through)
     with _written(name):
         content = io.BytesIO()
-        lost = _encode(content, picture, kind, encode, quality)
+        lost = _encode(content, picture, kind, encode, quality, png_level)
         file.write(content.getbuffer())
         file.flush()
     return lost
@@ -234,11 +247,15 @@ def _format(path: Path) -> tuple[Format, Encoder]:
     return written
 
 
-def _encode(file: IO[bytes], picture: Picture, kind: Format, encode: Encoder, quality: int | None) -> tuple[str, ...]:
+def _encode(
+    file: IO[bytes], picture: Picture, kind: Format, encode: Encoder, quality: int | None, png_level: int | None
+) -> tuple[str, ...]:
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality must be 1 to 100, not {quality}")
+    if png_level not in (None, *LEVELS):
+        raise UsageError(f"png_level must be 0 to 9, not {png_level}")
     samples, metadata, lost = fitted(picture, kind)
-    encode(file, samples, metadata, quality)
+    encode(file, samples, metadata, png_level if kind.has_level else quality)
     return lost
 
 

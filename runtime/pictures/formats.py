@@ -52,6 +52,7 @@ class Format:
         check_decoded: the same, after they are decoded.
         longest_side: pixels that it can hold at most, if it has such a limit.
         longest_block: bytes of EXIF, XMP, IPTC and comment that it can hold at most, if it has such a limit.
+        has_level: what its encoder takes as quality is a level of compression, 0 to 9.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Format:
     check_decoded: Callable[[ImageFile.ImageFile, IO[bytes]], str] | None = None
     longest_side: int | None = None
     longest_block: int | None = None
+    has_level: bool = False
 
     def gray_alpha(self, dtype: np.dtype[Any]) -> bool:
         """Whether it can hold gray with transparency of this depth as two channels."""
@@ -88,6 +90,7 @@ FORMATS: tuple[Format, ...] = (
         alpha=True,
         keeps=_keeps("icc", "exif", "density", "xmp", "text", "colour_chunks"),
         check=check_png,
+        has_level=True,
     ),
     Format(
         "JPEG",

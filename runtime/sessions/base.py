@@ -18,6 +18,7 @@ class SessionBase:
 
     info: ModelInfo
     seed = 0
+    place = ""
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """See `Session.run`."""
@@ -43,6 +44,12 @@ class SessionBase:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def place_of(device: str, info: ModelInfo) -> str:
+    """Return `Session.place` of a model on a device; "" where the model cannot be told from others."""
+    model = info.weights_sha256 or info.source_sha256
+    return f"{device}, {model[:32]}, {info.precision}" if model else ""
 
 
 def refuse_noise(info: ModelInfo, what: str) -> None:

@@ -52,7 +52,7 @@ class Ensemble(SessionBase):
             )
         if info.noise:
             raise UsageError("the ensemble is for models that make one result of a picture, and this one takes noise")
-        self.info, self.session = info, session
+        self.info, self.session, self.place = info, session, session.place
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """See `Session.run`."""

@@ -5,6 +5,7 @@ The CUDA provider has a session of its own, `onnxruntime_cuda`.
 
 import functools
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
-from flashrib.runtime.sessions.base import SessionBase, noise_or_zeros
+from flashrib.runtime.sessions.base import SessionBase, noise_or_zeros, place_of
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.onnx_ends import described_by_graph
 from flashrib.runtime.sessions.protocol import Batch, Session
@@ -170,6 +171,7 @@ class OnnxRuntimeSession(SessionBase):
         self._session.disable_fallback()
         check_placement(self._session, row, path)
         self._together, self._dtype, self.info = described_by_graph(path, self._session, described)
+        self.place = place_of(f"{platform.node()} {provider}", self.info)
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.

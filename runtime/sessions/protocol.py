@@ -21,10 +21,12 @@ class Session(Protocol):
     Attributes:
         info: what is known about the model; see there for scale, alignment, minimum, fixed_size, whole_picture and noise.
         seed: of the noise of pictures, for models that take some; see `flashrib.runtime.noise`.
+        place: device, model and precision in words, under which it is remembered how large a tile fits; "": it is not.
     """
 
     info: ModelInfo
     seed: int
+    place: str
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, channels, H, W), RGB, nominally 0..1, float32 -> (B, channels, scale*H, scale*W), not clamped.

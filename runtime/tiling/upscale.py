@@ -18,6 +18,7 @@ from flashrib.runtime.pictures.sink import ArraySink, Sink
 from flashrib.runtime.pictures.source import ArraySource, Source
 from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Pixels, Session
+from flashrib.runtime.tiling import remembered
 from flashrib.runtime.tiling.plan import TilePlan, plan, smaller, spread
 from flashrib.runtime.tiling.run import run_tiles
 
@@ -157,6 +158,7 @@ def upscale_stream(
     halo = DEFAULT_HALO if halo is None else halo
     sides = tile_sides(session, tile, halo, height, width)
     current = plan(height, width, sides, halo, info.alignment, info.minimum, info.fixed_size)
+    shrunk = False
     while (row := run_tiles(session, source, current, sink, progress)) < height:
         # Outside of any except clause: its traceback would keep the arrays of the tile that did not fit.
         if info.whole_picture and tile is None and info.fixed_size is None:
@@ -165,6 +167,9 @@ def upscale_stream(
                 f" whole picture, so that tiles change the result: to accept that, ask for them, as with a tile of 256"
             )
         sides, current = _smaller_plan(info, sides, halo, current.below(row))
+        shrunk = True
+    if shrunk and info.fixed_size is None:
+        remembered.remember(session.place, current.largest[0] * current.largest[1])
 
 
 def _check_pixels(pixels: Pixels) -> None:
@@ -180,8 +185,14 @@ def tile_sides(
 ) -> tuple[int, int]:
     """Return the (height, width) that a tile owns, no larger than the picture needs."""
     info = session.info
-    if tile is None and not (info.whole_picture or info.fixed_size) and (most := session.most_pixels()) is not None:
-        return spread(height, width, halo, info.alignment, info.minimum, most, len(session.workers))
+    if tile is None and not (info.whole_picture or info.fixed_size):
+        fitted = remembered.most_pixels(session.place)
+        if (most := session.most_pixels()) is not None:
+            most = most if fitted is None else min(most, fitted)
+            return spread(height, width, halo, info.alignment, info.minimum, most, len(session.workers))
+        tile = DEFAULT_TILE
+        while fitted is not None and (tile + 2 * halo) ** 2 > fitted and tile > info.alignment:
+            tile //= 2
     if tile is None:
         tile = max(height, width) if info.whole_picture else DEFAULT_TILE
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile

@@ -16,7 +16,7 @@ from flashrib.runtime.pictures.encode import JPEG_QUALITY, Metadata, jpeg_option
 from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.jpeg import JpegWriter
 from flashrib.runtime.pictures.large.tiff import write_tiff
-from flashrib.runtime.pictures.png import PngWriter
+from flashrib.runtime.pictures.png import LEVEL, PngWriter
 
 Pixels = NDArray[Any]
 
@@ -59,6 +59,7 @@ def file_sink(
     metadata: Metadata,
     quality: int | None = None,
     tags: list[tuple[int, int, int, Any]] | None = None,
+    png_level: int | None = None,
 ) -> Iterator[RowSink]:
     """Open a file for its rows; it gets its name at the end, and vanishes if anything goes wrong.
 
@@ -71,6 +72,7 @@ def file_sink(
         metadata: what is written beside the pixels.
         quality: 1 to 100 of JPEG; None: 95.
         tags: further tags of a TIFF: (number, type, count, value).
+        png_level: 0 to 9 of PNG; None: 1.
 
     Raises:
         PictureError: the file cannot be written.
@@ -79,7 +81,8 @@ def file_sink(
     try:
         with opened_whole(path) as file:
             if kind is not None and kind.name == "PNG":
-                with PngWriter(file, height, width, channels, 8 * dtype.itemsize, png_chunks(metadata)) as png:
+                level = LEVEL if png_level is None else png_level
+                with PngWriter(file, height, width, channels, 8 * dtype.itemsize, png_chunks(metadata), level) as png:
                     yield RowSink(png.write, width, channels, dtype)
             elif kind is not None and kind.name == "JPEG":
                 options = jpeg_options(metadata)

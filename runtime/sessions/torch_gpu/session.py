@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.errors import SessionError, UsageError
-from flashrib.runtime.sessions.base import SessionBase, noise_multiple
+from flashrib.runtime.sessions.base import SessionBase, noise_multiple, place_of
 from flashrib.runtime.sessions.devices import choose_devices
 from flashrib.runtime.sessions.protocol import Batch
 from flashrib.runtime.sessions.spec import SessionSpec
@@ -50,6 +50,7 @@ class GpuSession(SessionBase):
         self._workers = workers
         self.devices = tuple(worker.device for worker in workers)
         self.info = info
+        self.place = place_of(" ".join(worker.name for worker in workers), info)
 
     @property
     def workers(self) -> Sequence[GpuWorker]:

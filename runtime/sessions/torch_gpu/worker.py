@@ -93,6 +93,13 @@ class GpuWorker:
         self._submitted = self._collected = 0
         self._bytes_per_pixel: float | None = None
 
+    @property
+    def name(self) -> str:
+        """What the driver calls the GPU."""
+        import torch
+
+        return "cpu" if self.device == "cpu" else torch.cuda.get_device_name(self.device)
+
     def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """See `flashrib.runtime.sessions.protocol.TileWorker.submit`."""
         import torch
