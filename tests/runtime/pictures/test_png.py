@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from flashrib.runtime.errors import UsageError
 from flashrib.runtime.pictures import png
+from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
 from flashrib.runtime.pictures.png import PngWriter, combined_adler
 
 
@@ -104,3 +107,15 @@ def test_a_full_disk_is_reported() -> None:
 
     with pytest.raises(OSError, match="No space"):
         PngWriter(Full(), 1, 2, 3, 8)
+
+
+def test_levels_of_the_command(tmp_path: Path) -> None:
+    picture = Picture(np.tile(np.arange(240, dtype=np.uint8)[:, None, None], (1, 300, 3)))
+    sizes = {}
+    for level in (0, 1, 9):
+        write_picture(tmp_path / f"{level}.png", picture, png_level=level)
+        np.testing.assert_array_equal(read_picture(tmp_path / f"{level}.png").pixels, picture.pixels)
+        sizes[level] = (tmp_path / f"{level}.png").stat().st_size
+    assert sizes[9] <= sizes[1] < sizes[0]
+    with pytest.raises(UsageError, match="png_level must be 0 to 9"):
+        write_picture(tmp_path / "x.png", picture, png_level=10)
