@@ -181,7 +181,7 @@ def _run(
         allow_truncated=arguments.allow_truncated,
         stream_extension=arguments.format or ".png",
     )
-    first = read_early(jobs, options)
+    first = read_early(jobs, options) if arguments.memory is None else None
     session, model, kind = open_chosen(arguments)
     if session.info.noise:
         session.seed = arguments.seed or 0
