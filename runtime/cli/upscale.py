@@ -22,7 +22,7 @@ from flashrib.runtime.jobs.folders import MadeFolders
 from flashrib.runtime.jobs.journal import journal_exists, opened, shard
 from flashrib.runtime.jobs.plan import STREAM, Job, Naming, is_stream, plan_jobs
 from flashrib.runtime.jobs.run import Done, Options, read_early, run_jobs, within_memory
-from flashrib.runtime.pictures.formats import WRITTEN_SUFFIXES, names
+from flashrib.runtime.pictures.formats import WRITTEN_SUFFIXES, format_of, names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=whole_number(0, 9),
         help="0 (large, fast) to 9 (small, slow) for PNG; default: 1",
+    )
+    parser.add_argument(
+        "--pyramid",
+        action="store_true",
+        help="write TIFFs with smaller levels, for viewers that zoom; OME-TIFF where the name ends in .ome.tif",
     )
     parser.add_argument(
         "--memory",
@@ -137,6 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({"model": None, "session": None, "failed": None, "error": str(error), "pictures": []})
         raise
+    if arguments.pyramid:
+        _check_pyramids(planned)
     number, of = arguments.shard or (1, 1)
     mine = shard([job.source for job in planned], number, of)
     planned = [job for job, is_mine in zip(planned, mine, strict=True) if is_mine]
@@ -176,6 +183,7 @@ def _run(
         arguments.overwrite,
         arguments.quality,
         png_level=arguments.png_level,
+        pyramid=arguments.pyramid,
         strip=arguments.strip,
         max_pixels=arguments.max_pixels,
         allow_truncated=arguments.allow_truncated,
@@ -231,6 +239,14 @@ def _run(
         if journal is not None and not any("error" in result for result in results):
             journal.complete()
     return results, model, kind
+
+
+def _check_pyramids(planned: list[Job]) -> None:
+    """Refuse results that cannot be pyramids."""
+    for job in planned:
+        kind = format_of(job.target)
+        if is_stream(str(job.target)) or kind is None or kind.name != "TIFF":
+            raise UsageError(f"{job.target}: --pyramid is for TIFF: give a name such as large.tif, or --format tif")
 
 
 def extension(text: str) -> str:

@@ -83,6 +83,7 @@ def upscale_large(
     quality: int | None = None,
     strip: bool = False,
     png_level: int | None = None,
+    pyramid: bool = False,
     band_bytes: int = LARGE_BYTES,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int, tuple[str, ...]]:
@@ -97,6 +98,7 @@ def upscale_large(
         quality: 1 to 100 of JPEG; None: 95.
         strip: write nothing beside the pixels but what their colours need.
         png_level: 0 to 9 of PNG; None: 1.
+        pyramid: a TIFF gets smaller levels, see `file_sink`.
         band_bytes: that the bands in work may take: tiles become lower and wider for it.
         progress: see `upscale_array`.
 
@@ -139,7 +141,7 @@ def upscale_large(
         row_bytes = (width * scale + pixels.width) * channels * pixels.dtype.itemsize
         tile = flatter(sides, halo, session.info.alignment, pixels.width, row_bytes, band_bytes)
     with file_sink(
-        Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags, png_level
+        Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags, png_level, pyramid
     ) as sink:
         upscale_stream(session, pixels, sink, tile=tile, halo=halo, progress=progress)
     return pixels.height, pixels.width, lost

@@ -21,6 +21,7 @@ from flashrib.runtime.pictures.animation import read_animation
 from flashrib.runtime.pictures.files import check_output, read_picture, read_stream, write_picture, write_stream
 from flashrib.runtime.pictures.fit import stripped
 from flashrib.runtime.pictures.formats import written_format
+from flashrib.runtime.pictures.large.sink import write_pyramid
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.sessions.protocol import Pixels, Session
 from flashrib.runtime.tiling.upscale import joined, planes, upscale_array
@@ -39,6 +40,7 @@ class Options:
         overwrite: results may replace files.
         quality: 1..100 of lossy formats, see `write_picture`.
         png_level: 0..9 of PNG, likewise.
+        pyramid: TIFFs get smaller levels, see `write_pyramid`.
         strip: write nothing beside the pixels but what their colours need.
         max_pixels: refuse larger inputs; None: what fits into free memory.
         allow_truncated: take what there is of damaged inputs.
@@ -54,6 +56,7 @@ class Options:
     overwrite: bool = False
     quality: int | None = None
     png_level: int | None = None
+    pyramid: bool = False
     strip: bool = False
     max_pixels: int | None = None
     allow_truncated: bool = False
@@ -272,6 +275,8 @@ class Steps:
             return None
         info, most = self.session.info, self.options.max_pixels
         if animation := read_animation(job.source, max_pixels=most):
+            if self.options.pyramid:
+                raise PictureError(f"{job.source}: has several pictures, of which no pyramid can be made")
             return functools.partial(upscale_animation, self.session, job.source, job.target, animation)
         if result_bytes(job.source, info.scale) < self.options.bands_from:
             return None
@@ -286,6 +291,7 @@ class Steps:
             job.source,
             job.target,
             png_level=options.png_level,
+            pyramid=options.pyramid,
             band_bytes=options.band_bytes,
         )
 
@@ -303,6 +309,8 @@ class Steps:
 
     def _write(self, job: Job, picture: Picture, overwrite: bool) -> tuple[str, ...]:
         options = self.options
+        if options.pyramid:
+            return write_pyramid(job.target, picture, overwrite=overwrite)
         if not is_stream(str(job.target)):
             return write_picture(
                 job.target, picture, overwrite=overwrite, quality=options.quality, png_level=options.png_level

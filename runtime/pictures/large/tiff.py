@@ -11,6 +11,7 @@ from PIL import Image
 
 from flashrib.runtime.errors import MissingPackageError
 from flashrib.runtime.pictures.encode import Metadata
+from flashrib.runtime.pictures.large.pyramid import levels, passed
 from flashrib.runtime.pictures.metadata import EXIF_IFD, GPS_IFD
 
 TILE = 256
@@ -27,7 +28,7 @@ _COPIED = {
     42112: _ASCII,
     42113: _ASCII,
 }  # GeoTIFF's keys, GDAL's metadata and no-data
-_SOFTWARE = 305
+_DESCRIPTION, _SOFTWARE = 270, 305
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 
 
@@ -38,16 +39,20 @@ def write_tiff(
     dtype: np.dtype[Any],
     metadata: Metadata,
     tags: list[Tag],
+    pyramid: Path | None = None,
+    ome: bool = False,
 ) -> None:
     """Write a tiled TIFF, deflated, in the order of its tiles.
 
     Args:
         file: open for writing and seeking.
         rows: (any number of rows, W, channels), from top to bottom.
-        shape: (H, W, channels), channels 1 or 3.
+        shape: (H, W, channels), channels 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
         dtype: uint8 or uint16.
         metadata: all of it is written but for EXIF's sub-directories, see `has_directories`.
         tags: further tags.
+        pyramid: folder for temporary files; levels of half the size each follow, as sub-directories. None: there are none.
+        ome: an OME-TIFF, whose description is OME-XML.
 
     Raises:
         MissingPackageError: tifffile is not installed.
@@ -55,10 +60,13 @@ def write_tiff(
     """
     tifffile = require_tifffile()
     height, width, channels = shape
-    big = height * width * channels * dtype.itemsize > CLASSIC_LIMIT
+    size = height * width * channels * dtype.itemsize
+    big = (size if pyramid is None else size * 4 // 3) > CLASSIC_LIMIT
     extra = list(tags)
     extras = metadata.extras
     texts = {tag: text for tag, text in _block(metadata.exif).items() if isinstance(text, str)}
+    if ome:
+        texts.pop(_DESCRIPTION, None)
     for tag, text in texts.items():
         extra.append((tag, _ASCII, 0, text.encode()))
     for tag, kind, block in (
@@ -69,20 +77,38 @@ def write_tiff(
         if block:
             extra.append((tag, kind, len(block), block))
     density = {"resolution": extras.density, "resolutionunit": "inch"} if extras.density else {}
-    with tifffile.TiffWriter(file, bigtiff=big) as writer:
+    same: dict[str, Any] = {
+        "dtype": dtype,
+        "tile": (TILE, TILE),
+        "photometric": "rgb" if channels > 2 else "minisblack",
+        "planarconfig": "contig",
+        "extrasamples": ["unassalpha"] if channels in (2, 4) else [],
+        "compression": "zlib",
+        "compressionargs": {"level": 3},
+    }
+    with (
+        tifffile.TiffWriter(file, bigtiff=big, ome=ome) as writer,
+        levels(shape, dtype, pyramid) as smaller,
+    ):
         writer.write(
-            _tiles(rows, width),
-            shape=shape if channels == 3 else (height, width),
-            dtype=dtype,
-            tile=(TILE, TILE),
-            photometric="rgb" if channels == 3 else "minisblack",
-            compression="zlib",
-            compressionargs={"level": 3},
+            _tiles(passed(rows, smaller), width),
+            shape=shape if channels > 1 else (height, width),
             extratags=extra,
-            metadata=None,
+            metadata={"axes": "YX" if channels == 1 else "YXS"} if ome else None,
             software=False if _SOFTWARE in texts else "flashrib",
+            subifds=len(smaller) or None,
+            **same,
             **density,
         )
+        for level in smaller:
+            writer.write(
+                _tiles(level.rows(), level.shape[1]),
+                shape=level.shape if channels > 1 else level.shape[:2],
+                subfiletype=1,
+                metadata=None,
+                software=False,
+                **same,
+            )
 
 
 def has_directories(exif: bytes | None) -> bool:
@@ -166,7 +192,7 @@ def _tiles(rows: Iterator[NDArray[Any]], width: int) -> Iterator[NDArray[Any]]:
             tile = band[:, left : left + TILE]
             missing = ((0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]), (0, 0))
             tile = np.pad(tile, missing) if tile.shape[:2] != (TILE, TILE) else tile
-            yield np.ascontiguousarray(tile if tile.shape[2] == 3 else tile[..., 0])
+            yield np.ascontiguousarray(tile if tile.shape[2] > 1 else tile[..., 0])
 
     for part in rows:
         waiting.append(part)
