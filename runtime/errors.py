@@ -57,6 +57,10 @@ class OutOfMemoryError(SessionError):
     """The tile does not fit into memory; a smaller one may."""
 
 
+class DeviceFailedError(SessionError):
+    """A device of a session failed for good; others of it may go on."""
+
+
 class MissingPackageError(FlashribError):
     """An optional package is needed and not installed."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.errors import FlashribError, MissingPackageError, SessionError
+from flashrib.runtime.errors import DeviceFailedError, FlashribError, MissingPackageError, SessionError
 from flashrib.runtime.sessions.base import SessionBase
 from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker
 from flashrib.runtime.sessions.spec import SessionSpec
@@ -86,8 +86,8 @@ class ClusterSession(SessionBase):
 
     @property
     def workers(self) -> Sequence[TileWorker]:
-        """One for each process."""
-        return self._workers
+        """One for each process that has not failed for good."""
+        return [worker for worker in self._workers if not worker.failed]
 
     def most_pixels(self) -> int | None:
         """Return what fits into the smallest device."""
@@ -166,6 +166,7 @@ class _Remote:
     def __init__(self, ray: Any, actor: Any, scale: int) -> None:
         self._ray, self._actor, self._scale = ray, actor, scale
         self._in_work: deque[Any] = deque()
+        self.failed = False
 
     def submit(self, pixels: Pixels, rows: slice, columns: slice, where: str, noise: Batch | None = None) -> None:
         """See `TileWorker.submit`."""
@@ -175,7 +176,11 @@ class _Remote:
 
     def collect(self, target: Pixels) -> None:
         """See `TileWorker.collect`."""
-        target[...] = _unwrapped(self._ray, self._in_work.popleft())
+        try:
+            target[...] = _unwrapped(self._ray, self._in_work.popleft())
+        except DeviceFailedError:
+            self.failed = True
+            raise
 
     def abandon(self) -> None:
         """See `TileWorker.abandon`."""
@@ -228,4 +233,6 @@ def _unwrapped(ray: Any, task: Any) -> Any:
         raise SessionError(f"a machine of the cluster failed: {error.cause!r}") from error
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())
-        raise SessionError(f"a process of the cluster died {RETRIES + 1} times at the same tile: {reason}") from error
+        raise DeviceFailedError(
+            f"a process of the cluster died {RETRIES + 1} times at the same tile: {reason}"
+        ) from error

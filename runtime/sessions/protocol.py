@@ -48,7 +48,7 @@ class Session(Protocol):
 
     @property
     def workers(self) -> "Sequence[TileWorker]":
-        """What runs tiles of pictures: one per device, at least one until the session is closed."""
+        """What runs tiles of pictures: one per device that has not failed; none once the session is closed."""
         ...
 
     def most_pixels(self) -> int | None:
@@ -89,6 +89,7 @@ class TileWorker(Protocol):
             noise: of the tile, see `Session.run`.
 
         Raises:
+            DeviceFailedError: the device will not run another; its tiles in work are lost.
             OutOfMemoryError, SessionError: as `Session.run`, of this tile or of one before.
         """
         ...
@@ -98,6 +99,7 @@ class TileWorker(Protocol):
         that is an integer, the mean of the channels where it is gray.
 
         Raises:
+            DeviceFailedError: as `submit`.
             OutOfMemoryError, SessionError: as `Session.run`; the result holds NaN or infinity, or has another shape.
         """
         ...

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from flashrib.runtime.errors import OutOfMemoryError
+from flashrib.runtime.errors import DeviceFailedError, OutOfMemoryError
 from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
 from flashrib.runtime.tiling.plan import plan
+from flashrib.runtime.tiling.run import say_failed
 from flashrib.runtime.tiling.upscale import DEFAULT_HALO, tile_sides, upscale_array
 
 
@@ -45,7 +46,6 @@ def upscale_frames(
         UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
     """
     scale, workers = session.info.scale, session.workers
-    most = sum(worker.ahead for worker in workers)
     in_work: deque[_InWork] = deque()
     turn, too_large = 0, math.inf  # pixels of a frame that did not fit
     one_tile: dict[tuple[int, int], bool] = {}  # what is decided once for a size
@@ -58,6 +58,15 @@ def upscale_frames(
         too_large = min(too_large, _area(failed))
         return _abandoned(in_work, workers)
 
+    def without_failed(error: DeviceFailedError) -> list[Pixels]:
+        nonlocal workers
+        waiting = _abandoned(in_work, workers)
+        workers = session.workers
+        if not workers:
+            raise error
+        say_failed(error)
+        return waiting
+
     def collected() -> Iterator[Pixels]:
         """The oldest; or, where memory ran out, all that are in work, tile by tile."""
         oldest = in_work[0]
@@ -65,6 +74,8 @@ def upscale_frames(
             oldest.worker.collect(oldest.target)
         except OutOfMemoryError:
             waiting = abandoned(oldest.pixels)
+        except DeviceFailedError as error:
+            waiting = without_failed(error)
         else:
             in_work.popleft()
             if progress is not None:
@@ -75,7 +86,7 @@ def upscale_frames(
 
     try:
         for pixels in frames:
-            while len(in_work) >= most:
+            while len(in_work) >= sum(worker.ahead for worker in workers):
                 yield from collected()
             height, width = pixels.shape[:2]
             if (height, width) not in one_tile:
@@ -93,6 +104,8 @@ def upscale_frames(
                 worker.submit(pixels, slice(0, shape[0]), slice(0, shape[1]), "a frame")
             except OutOfMemoryError:
                 waiting = abandoned(pixels)
+            except DeviceFailedError as error:
+                waiting = without_failed(error)
             else:
                 continue
             yield from map(tiled, waiting)

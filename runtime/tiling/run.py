@@ -7,15 +7,16 @@ Tiles are put together in bands, one for each row of tiles. Few bands are open a
 not by the picture where source and sink allow it.
 """
 
+import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.errors import DeviceFailedError, OutOfMemoryError, SessionError
 from flashrib.runtime.noise import NoiseMap, padded
 from flashrib.runtime.pictures.sink import Sink
 from flashrib.runtime.pictures.source import Source
@@ -43,7 +44,7 @@ def run_tiles(session: Session, source: Source, tiles: TilePlan, sink: Sink, pro
     """
     workers = session.workers
     if not workers:
-        raise SessionError("the session is closed: make a new one")
+        raise SessionError("the session is closed, or its devices failed: make a new one")
     # One is written, one is filled, and tiles that run ahead fill some.
     open_bands = 2 + -(-sum(worker.ahead for worker in workers) // len(tiles.columns))
     info = session.info
@@ -90,6 +91,7 @@ class _Job:
         self._bands = [_Band(row, self._columns) for row in tiles.rows]
         self._tiles = [(band, column) for band in self._bands for column in tiles.columns]
         self._taken = self._written = 0
+        self._returned: deque[tuple[_Band, Span]] = deque()  # of devices that failed
         self._done, self._total = self.row * tiles.width, tiles.height * tiles.width
         self._changed, self._reading = threading.Condition(), threading.Lock()
         self._writing = self._stopped = False
@@ -102,7 +104,9 @@ class _Job:
         It waits while as many bands as may be are open, since others write them; without `wait` it returns None then.
         """
         with self._changed:
-            while not self._stopped and self._taken < len(self._tiles):
+            while not self._stopped and self.is_left:
+                if self._returned:
+                    return self._returned.popleft()
                 if self._taken // self._columns < self._written + self._open_bands:
                     band, column = self._tiles[self._taken]
                     if band.pixels is None:
@@ -113,6 +117,17 @@ class _Job:
                     break
                 self._changed.wait()
         return None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether there are tiles that nobody has."""
+        return bool(self._returned) or self._taken < len(self._tiles)
+
+    def give_back(self, tiles: Iterable[tuple[_Band, Span]]) -> None:
+        """Take tiles back from a device that failed."""
+        with self._changed:
+            self._returned.extend(tiles)
+            self._changed.notify_all()
 
     def cut(self, row: Span, column: Span) -> Pixels:
         """Return what a tile reads, padded by reflection where the plan says so."""
@@ -184,12 +199,15 @@ def _work(worker: TileWorker, job: _Job) -> None:
     in_work: deque[tuple[_Band, Span]] = deque()
 
     def collect() -> None:
-        band, column = in_work.popleft()
+        band, column = in_work[0]
         worker.collect(job.target(band, column))
+        in_work.popleft()
         job.count(band, column)
 
     try:
         while True:
+            if len(in_work) == worker.ahead:
+                collect()
             # With tiles in work it does not wait: the bands that must be written first may be theirs.
             tile = job.take(wait=not in_work)
             if tile is None:
@@ -197,8 +215,7 @@ def _work(worker: TileWorker, job: _Job) -> None:
                     return
                 collect()
                 continue
-            if len(in_work) == worker.ahead:
-                collect()
+            in_work.append(tile)
             band, column = tile
             row = band.span
             where = f"the tile of rows {row.read_start}..{row.read_stop} and columns {column.read_start}..{column.read_stop}"
@@ -207,7 +224,9 @@ def _work(worker: TileWorker, job: _Job) -> None:
                 worker.submit(*tile_of)
             else:
                 worker.submit(*tile_of, noise)
-            in_work.append(tile)
+    except DeviceFailedError:
+        job.give_back(in_work)
+        raise
     except BaseException:
         job.stop()
         worker.abandon()
@@ -215,15 +234,30 @@ def _work(worker: TileWorker, job: _Job) -> None:
 
 
 def _work_together(workers: Sequence[TileWorker], job: _Job) -> None:
-    """Run tiles on several devices; the first error stops them all."""
-    with ThreadPoolExecutor(len(workers), thread_name_prefix="flashrib-tiles") as pool:
-        futures = [pool.submit(_work, worker, job) for worker in workers]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:  # Ctrl-C too: the threads must not go on
-            job.stop()
-            raise
+    """Run tiles on several devices; the first error stops them all, but for a device that fails: the others take its tiles."""
+    alive, failed = list(workers), True
+    while failed and job.is_left:
+        failed = False
+        with ThreadPoolExecutor(len(alive), thread_name_prefix="flashrib-tiles") as pool:
+            futures = {pool.submit(_work, worker, job): worker for worker in alive}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        future.result()
+                    except DeviceFailedError as error:
+                        alive.remove(futures[future])
+                        if not alive:
+                            raise
+                        say_failed(error)
+                        failed = True
+            except BaseException:  # Ctrl-C too: the threads must not go on
+                job.stop()
+                raise
+
+
+def say_failed(error: DeviceFailedError) -> None:
+    """Warn of a device whose work others do."""
+    logging.getLogger("flashrib").warning("flashrib: warning: a device failed, and the others do its work: %s", error)
 
 
 def _owned(span: Span, scale: int) -> slice:

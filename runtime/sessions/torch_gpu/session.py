@@ -54,8 +54,8 @@ class GpuSession(SessionBase):
 
     @property
     def workers(self) -> Sequence[GpuWorker]:
-        """One per GPU; none once the session is closed."""
-        return self._workers
+        """One per GPU that has not failed; none once the session is closed."""
+        return [worker for worker in self._workers if not worker.failed]
 
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, on the first GPU.
@@ -68,9 +68,7 @@ class GpuSession(SessionBase):
             OutOfMemoryError: the batch does not fit; a smaller one may.
             SessionError: the session is closed, or PyTorch failed.
         """
-        if not self._workers:
-            raise SessionError("the PyTorch session is closed: make a new one")
-        return self._workers[0].run(batch, noise)
+        return self._working()[0].run(batch, noise)
 
     def most_pixels(self) -> int:
         """See `flashrib.runtime.sessions.protocol.Session`: what fits into `MEMORY_SHARE` of the free memory, at most `MOST_PIXELS`.
@@ -80,11 +78,19 @@ class GpuSession(SessionBase):
         Raises:
             OutOfMemoryError, SessionError: not even that runs.
         """
+        working = self._working()
+        side = max(_PROBE_SIDE // self.info.alignment, 1) * self.info.alignment
+        fitting = [MEMORY_SHARE * worker.free_memory() / worker.bytes_per_pixel(side) for worker in working]
+        return min(MOST_PIXELS, *map(int, fitting))
+
+    def _working(self) -> Sequence[GpuWorker]:
         if not self._workers:
             raise SessionError("the PyTorch session is closed: make a new one")
-        side = max(_PROBE_SIDE // self.info.alignment, 1) * self.info.alignment
-        fitting = [MEMORY_SHARE * worker.free_memory() / worker.bytes_per_pixel(side) for worker in self._workers]
-        return min(MOST_PIXELS, *map(int, fitting))
+        if not (working := self.workers):
+            raise SessionError(
+                f"{', '.join(self.devices)}: failed: begin again, and see nvidia-smi where that fails, too"
+            )
+        return working
 
     def close(self) -> None:
         """Free the network on all GPUs; calling it again does nothing."""

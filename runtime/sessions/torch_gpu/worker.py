@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flashrib.runtime.errors import OutOfMemoryError, SessionError
+from flashrib.runtime.errors import DeviceFailedError, OutOfMemoryError, SessionError
 from flashrib.runtime.noise import padded
 from flashrib.runtime.sessions.protocol import Batch, Pixels, not_finite, wrong_shape
 from flashrib.runtime.sessions.torch_gpu.buffers import Slot
@@ -57,6 +57,7 @@ class GpuWorker:
 
     Attributes:
         device: "cuda:0", ...
+        failed: it will not run another tile.
     """
 
     ahead = 2
@@ -92,6 +93,7 @@ class GpuWorker:
         self._records = True
         self._submitted = self._collected = 0
         self._bytes_per_pixel: float | None = None
+        self.failed = False
 
     @property
     def name(self) -> str:
@@ -284,12 +286,30 @@ class GpuWorker:
         """Make this GPU the thread's current one, without gradients; errors become ours, in one line."""
         import torch
 
-        with (
-            one_line_errors(f"PyTorch failed on {what} on {self.device!r}"),
-            torch.cuda.device(self.device),
-            torch.inference_mode(),
-        ):
-            yield
+        try:
+            with (
+                one_line_errors(f"PyTorch failed on {what} on {self.device!r}"),
+                torch.cuda.device(self.device),
+                torch.inference_mode(),
+            ):
+                yield
+        except OutOfMemoryError:
+            raise
+        except SessionError as error:
+            if self._answers():
+                raise
+            self.failed = True
+            raise DeviceFailedError(str(error)) from error
+
+    def _answers(self) -> bool:
+        """Whether the GPU still works: after an error of its own every call fails."""
+        import torch
+
+        try:
+            torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return False
+        return True
 
 
 def _closed(batch: "torch.Tensor") -> "torch.Tensor":

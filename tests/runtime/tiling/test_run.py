@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flashrib.runtime.errors import OutOfMemoryError, PictureError, SessionError
+from flashrib.runtime.errors import DeviceFailedError, OutOfMemoryError, PictureError, SessionError
 from flashrib.runtime.pictures.source import ArraySource
 from flashrib.runtime.sessions.base import OneByOne
 from flashrib.runtime.sessions.protocol import Batch, TileWorker, not_finite
+from flashrib.runtime.tiling.frames import upscale_frames
 from flashrib.runtime.tiling.upscale import upscale_array, upscale_stream
 from tests.runtime.sessions.fakes import BlurredWindowSession, FakeSession
 from tests.runtime.tiling.test_upscale import noise
@@ -67,6 +68,68 @@ class Spread(BlurredWindowSession):
 
     def most_pixels(self) -> int:
         return self._most
+
+
+class Failing(Worker):
+    """Fails for good at the given call of `submit` or `collect`."""
+
+    def __init__(self, session: FakeSession, call: str, number: int) -> None:
+        super().__init__(session)
+        self.failed, self._call, self._left = False, call, number
+
+    def submit(self, *tile: Any) -> None:
+        self._count("submit")
+        super().submit(*tile)
+
+    def collect(self, target: NDArray[Any]) -> None:
+        self._count("collect")
+        super().collect(target)
+
+    def _count(self, call: str) -> None:
+        self._left -= call == self._call
+        if self._left < 0:
+            self.failed = True
+            raise DeviceFailedError("unspecified launch failure")
+
+
+class Mortal(Spread):
+    """A session some of whose devices fail."""
+
+    @property
+    def workers(self) -> Sequence[TileWorker]:
+        return [worker for worker in self._workers if not getattr(worker, "failed", False)]
+
+
+@pytest.mark.parametrize("call", ["submit", "collect"])
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_device_that_fails_leaves_its_tiles_to_the_others(
+    call: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = noise(96, 96, 3)
+    slow = Worker(BlurredWindowSession(), seconds=0.02)
+    session = Mortal([Failing(BlurredWindowSession(), call, number), slow])
+    result = upscale_array(session, pixels, tile=16, halo=8)
+    np.testing.assert_array_equal(result, upscale_array(BlurredWindowSession(), pixels, tile=16, halo=8))
+    assert [record.getMessage() for record in caplog.records] == [
+        "flashrib: warning: a device failed, and the others do its work: unspecified launch failure"
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_all_devices_fail(count: int) -> None:
+    session = Mortal([Failing(BlurredWindowSession(), "collect", 1) for _ in range(count)])
+    with pytest.raises(DeviceFailedError, match="launch failure"):
+        upscale_array(session, noise(96, 96, 3), tile=16, halo=8)
+    with pytest.raises(SessionError, match="its devices failed"):
+        upscale_array(session, noise(96, 96, 3), tile=16, halo=8)
+
+
+@pytest.mark.parametrize("call", ["submit", "collect"])
+def test_frames_of_a_device_that_fails(call: str) -> None:
+    given = [noise(24, 32 + 8 * (number % 2), 3) for number in range(9)]
+    session = Mortal([Worker(BlurredWindowSession()), Failing(BlurredWindowSession(), call, 2)], most=10**6)
+    for one, pixels in zip(upscale_frames(session, given), given, strict=True):
+        np.testing.assert_array_equal(one, upscale_array(BlurredWindowSession(), pixels))
 
 
 def test_a_session_without_workers_of_its_own_has_one() -> None:
