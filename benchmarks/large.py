@@ -1,6 +1,6 @@
 """A huge picture through a cheap network on the CPU: memory, and equality with the untiled result on sampled regions.
 
-    python benchmarks/large.py [--sides 6000 24000] [--formats png tif jpg] [--memory 640M] [--folder DIR]
+    python benchmarks/large.py [--sizes 6000x6000 6000x24000 24000x24000] [--formats png tif jpg] [--memory 640M] [--folder DIR]
 
 Makes a picture of nested patterns at all scales, as one zooms into (seams of a pixel show in it), an ONNX file of a cheap network that
 depends on where windows begin, x2, and runs `flashrib upscale --memory` on it in a process of its own, one format after the other. Peak
@@ -32,22 +32,22 @@ ROWS = 512  # written at a time
 REGION, AROUND = 96, 160  # pixels of the input that are compared, and around them, more than any pixel sees
 
 
-def pattern(rows: slice, side: int, left: int = 0, right: int | None = None) -> NDArray[np.uint8]:
-    """A part of the picture: squares in squares, rings, and diagonals that meet nowhere but at the pixel."""
+def pattern(rows: slice, width: int) -> NDArray[np.uint8]:
+    """Rows of the picture: squares in squares, rings, and diagonals that meet nowhere but at the pixel."""
     y = np.arange(rows.start, rows.stop, dtype=np.int64)[:, None]
-    x = np.arange(left, side if right is None else right, dtype=np.int64)[None]
+    x = np.arange(width, dtype=np.int64)[None]
     red = (x ^ y) & 255
     green = ((x * x + y * y) >> 9) & 255
     blue = ((x & y) * 5 + (x + y) // 3) & 255
     return np.stack(np.broadcast_arrays(red, green, blue), axis=2).astype(np.uint8)
 
 
-def write_picture(path: Path, side: int) -> None:
-    with file_sink(path, side, side, 3, np.dtype(np.uint8), Metadata()) as sink:
-        for top in range(0, side, ROWS):
-            rows = slice(top, min(top + ROWS, side))
+def write_picture(path: Path, width: int, height: int) -> None:
+    with file_sink(path, height, width, 3, np.dtype(np.uint8), Metadata()) as sink:
+        for top in range(0, height, ROWS):
+            rows = slice(top, min(top + ROWS, height))
             band = sink.band(rows)
-            band[...] = pattern(rows, side)
+            band[...] = pattern(rows, width)
             sink.write(rows, band)
 
 
@@ -93,20 +93,20 @@ def write_model(path: Path) -> None:
 def sampled(model: Path, source: Path, result: Path, samples: int, tile: int) -> int:
     """Compare regions of a result with the network on a part of the source around each; the largest difference in levels of 255."""
     given, made, worst = VipsSource(source), VipsSource(result), 0
-    side = given.width
+    sides = given.height, given.width
     random = np.random.default_rng(1)
     places = []
     for _ in range(samples):
         # A border of tiles runs through most of them; JPEG's blocks begin where they begin.
         y, x = (
-            max(0, int(at) // tile * tile - int(random.integers(0, REGION)))
-            for at in random.integers(0, side - REGION, 2)
+            max(0, int(random.integers(0, side - REGION)) // tile * tile - int(random.integers(0, REGION)))
+            for side in sides
         )
         places.append((y // 8 * 8, x // 8 * 8))
     with open_session(model) as session:
         for y, x in sorted(places):
             top, left = (max(0, at - AROUND) // WINDOW * WINDOW for at in (y, x))
-            bottom, right = (min(side, at + REGION + AROUND) for at in (y, x))
+            bottom, right = (min(side, at + REGION + AROUND) for side, at in zip(sides, (y, x), strict=True))
             given.forget(top)
             made.forget(2 * y)
             whole = upscale_array(session, given.read(slice(top, bottom), slice(left, right)), tile=1024)
@@ -134,7 +134,7 @@ def child(command: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", type=int, nargs="+", default=[6000, 24000])
+    parser.add_argument("--sizes", nargs="+", default=["6000x6000", "6000x24000", "24000x24000"], help="WIDTHxHEIGHT")
     parser.add_argument("--formats", nargs="+", default=["png", "tif", "jpg"])
     parser.add_argument("--memory", default="640M")
     parser.add_argument("--halo", default="16")
@@ -147,13 +147,14 @@ def main() -> None:
         folder = Path(name)
         write_model(folder / "tiny.onnx")
         print(
-            "| side | format | seconds | peak, MB | result, MB | largest difference |\n|---|---|---|---|---|---|",
+            "| size | format | seconds | peak, MB | result, MB | largest difference |\n|---|---|---|---|---|---|",
             flush=True,
         )
         for kind in arguments.formats:
-            for side in arguments.sides:
+            for size in arguments.sizes:
+                width, height = map(int, size.split("x"))
                 source, result = folder / f"in.{kind}", folder / f"out.{kind}"
-                write_picture(source, side)
+                write_picture(source, width, height)
                 command = ["upscale", str(source), "-o", str(result), "--model", str(folder / "tiny.onnx")]
                 command += ["--memory", arguments.memory, "--halo", arguments.halo]
                 measure = [sys.executable, __file__, "--child", *command]
@@ -162,8 +163,8 @@ def main() -> None:
                     raise SystemExit(done.stdout + done.stderr)
                 seconds, peak = map(float, done.stdout.split()[-2:])
                 worst = sampled(folder / "tiny.onnx", source, result, arguments.samples, 64)
-                size = result.stat().st_size / 1e6
-                print(f"| {side} | {kind} | {seconds:.0f} | {peak:.0f} | {size:.0f} | {worst} |", flush=True)
+                megabytes = result.stat().st_size / 1e6
+                print(f"| {size} | {kind} | {seconds:.0f} | {peak:.0f} | {megabytes:.0f} | {worst} |", flush=True)
                 source.unlink()
                 result.unlink()
 
