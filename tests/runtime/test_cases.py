@@ -24,6 +24,8 @@ REFUSED = {
     "tif_int16.tif": "signed or 32-bit integer pixels are not supported",
     "damaged/png_half_rows.png": "4632 of 9264 bytes of pixels",
     "damaged/png_idat_flip_silent.png": "the check sum of its pixels is wrong",
+    "damaged/cut_eoi_base.jpg": "its data end before the last row",
+    "damaged/cut_eoi_prog.jpg": "its data end before the last row",
     "damaged/pic_117027_raw.tif": "it has 1 of 77825 strips",
     "damaged/pic_7087_one.png": "is damaged or truncated|are more than the limit",
 }
@@ -102,9 +104,7 @@ def test_what_belongs_to_a_picture_stays() -> None:
         assert before.text or before.density
 
 
-@pytest.mark.parametrize(
-    "name", ["x.avif", "single.gif", "bmp32_v5_alpha.bmp", "tif_lab8.tif", "tif_cmyk16.tif", "damaged/cut_eoi_base.jpg"]
-)
+@pytest.mark.parametrize("name", ["x.avif", "single.gif", "bmp32_v5_alpha.bmp", "tif_lab8.tif", "tif_cmyk16.tif"])
 def test_what_is_read(name: str) -> None:
     assert upscale(str(CASES / name), "-o", "out.png") == 0
     with Image.open(CASES / name) as before, Image.open("out.png") as after:
