@@ -1,17 +1,71 @@
-"""Make the bundled ONNX file from the bundled weights: `python benchmarks/bundle.py`."""
+"""Make the files of a bundled model from the weights of a training run: `python benchmarks/bundle.py x4=run/weights.safetensors ...`.
+
+The affine part of each LayerNorm goes into the 1x1 convolution after it, where nothing else reads the map, and the weights are rounded to
+what half precision holds. What is folded is then exact in half precision too, so both files, which are float32, take half of their size
+when they are compressed.
+"""
+
+import argparse
+import lzma
+from pathlib import Path
+
+import torch
+from torch import nn
 
 from flashrib.export.to_onnx import onnx_from_network, save_onnx
-from flashrib.model.checkpoint import load_model, sha256_of
-from flashrib.runtime.artifacts.bundled import default_model, default_weights
+from flashrib.model.architectures.sst.network import SSTLayer
+from flashrib.model.checkpoint import load_model, save_safetensors
+from flashrib.model.folding import fold_norm, matrix
+from flashrib.model.network import Upscaler
+from flashrib.runtime.artifacts.bundled import BUNDLED, SUMS
+from flashrib.runtime.artifacts.files import sha256_of
+
+FOLDER = Path(__file__).parent.parent / "runtime" / "weights"
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 2, "pb": 2}]  # numbers of four bytes
+
+
+def normalise(network: Upscaler) -> None:
+    """Move the affine parts of LayerNorms into convolutions; what the network computes stays the same up to rounding."""
+    for layer in network.modules():
+        if isinstance(layer, SSTLayer):
+            followers = [(layer.norm_ffn, layer.ffn.proj)]
+            if (
+                layer.attn.gate is None
+            ):  # a gate begins with a 3x3 convolution, whose padding comes after the affine part
+                followers.append((layer.norm_attn, layer.attn.to_qkv))
+            for norm, convolution in followers:
+                weight, bias = fold_norm(norm, matrix(convolution))
+                convolution.weight.data.copy_(weight.view_as(convolution.weight))
+                convolution.bias.data.copy_(bias)
+                nn.init.ones_(norm.weight)
+                nn.init.zeros_(norm.bias)
 
 
 def main() -> None:
-    weights = default_weights()
-    path = weights.with_name("2x_SSTlight_fp32.onnx")
-    save_onnx(onnx_from_network(load_model(weights), source_sha256=sha256_of(weights)), path)
-    print(
-        f"{default_model()}: {path.stat().st_size / 1e6:.2f} MB, from {weights.name}: {weights.stat().st_size / 1e6:.2f} MB"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=WEIGHTS", help=f"NAME one of {', '.join(BUNDLED)}")
+    for run in parser.parse_args().runs:
+        name, _, source = run.partition("=")
+        row = BUNDLED[name]
+        network = load_model(source).double()
+        assert isinstance(network, Upscaler)
+        normalise(network)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(parameter.half())
+        network.float()
+        weights, model = FOLDER / row.weights, FOLDER / row.model
+        save_safetensors(weights, network, {})
+        save_onnx(onnx_from_network(network, source_sha256=sha256_of(weights)), model)
+        sums = FOLDER / SUMS
+        lines = {line.split()[1]: line for line in sums.read_text().splitlines()} if sums.exists() else {}
+        for path in (weights, model):
+            lines[path.name] = f"{sha256_of(path)}  {path.name}"
+            packed = path.with_name(f"{path.name}.xz")
+            packed.write_bytes(lzma.compress(path.read_bytes(), filters=FILTERS))
+            print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, compressed {packed.stat().st_size / 1e6:.2f} MB")
+            path.unlink()
+        sums.write_text("".join(f"{lines[name]}\n" for name in sorted(lines)))
 
 
 if __name__ == "__main__":

@@ -69,11 +69,11 @@ def export(architecture: str, scale: int, precision: str, path: Path) -> None:
         "from flashrib.export.save import save_onnx\n"
         "from flashrib.model import build_model\n"
         "from flashrib.model.checkpoint import load_model\n"
-        "from flashrib.runtime.artifacts.bundled import default_weights\n"
+        "from flashrib.runtime.artifacts.bundled import bundled_weights\n"
         "torch.manual_seed(0)\n"
         "name, scale, precision, path = sys.argv[1:]\n"
         "bundled = (name, scale) == ('sst-light', '2')\n"
-        "network = load_model(default_weights()) if bundled else build_model(name, int(scale))\n"
+        "network = load_model(bundled_weights()) if bundled else build_model(name, int(scale))\n"
         "save_onnx(export_graph(network, ExportOptions(precision=precision, attention='attention'), '')[0], Path(path))\n"
     )
     subprocess.run(

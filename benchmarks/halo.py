@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from flashrib.runtime.tiling.plan import plan
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     paths = sorted(arguments.folder.glob("*_LR.*")) or sorted(arguments.folder.glob("*"))
-    session = OnnxRuntimeSession(default_model(), threads=arguments.threads)
+    session = OnnxRuntimeSession(bundled_model(), threads=arguments.threads)
     inputs = [read_picture(path).pixels.astype(np.float32) / 255 for path in paths]
     largest_side = max(max(x.shape) for x in inputs) + session.info.alignment  # the tile is rounded down to a multiple
     whole = [upscale_array(session, x, tile=largest_side, halo=0) for x in inputs]

@@ -23,7 +23,7 @@ from flashrib.model import PRESETS, build_model, load_model
 from flashrib.model.deploy import FFN, Attention, Norm
 from flashrib.model.fold import fold
 from flashrib.model.network import Network
-from flashrib.runtime.artifacts.bundled import default_model, default_weights
+from flashrib.runtime.artifacts.bundled import bundled_model, bundled_weights
 from flashrib.runtime.pictures.files import read_picture
 from flashrib.runtime.quality.evaluate import average, evaluate, find_pairs
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -37,8 +37,8 @@ def score(path: Path, folder: Path) -> float:
 
 
 def print_quality(folder: Path) -> None:
-    network = load_model(default_weights())
-    base = score(default_model(), folder)
+    network = load_model(bundled_weights())
+    base = score(bundled_model(), folder)
     print(f"| file | PSNR, dB | drop, dB |\n|---|---|---|\n| fp32 | {base:.3f} | |", flush=True)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "model.onnx"
@@ -88,7 +88,7 @@ def print_ranges(folder: Path) -> None:
     pictures = [torch.from_numpy(p.transpose(2, 0, 1)[None, :3, :160, :160] / np.float32(255)) for p in real]
     board = torch.from_numpy(np.broadcast_to(np.indices((97, 97)).sum(0) % 2, (1, 3, 97, 97)).astype(np.float32))
     noise = torch.rand(1, 3, 97, 97, generator=torch.Generator().manual_seed(0))
-    rows = {"sst-light x2, bundled": ranges(load_model(default_weights()), [*pictures, board, noise])}
+    rows = {"sst-light x2, bundled": ranges(load_model(bundled_weights()), [*pictures, board, noise])}
     for name in NAMES:
         torch.manual_seed(0)
         rows[f"{name} x4, random"] = ranges(build_model(name, 4), [noise])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import bundled_weights
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.sessions.protocol import Pixels
 from flashrib.runtime.sessions.table import open_session
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--halo", type=whole_number(0), default=DEFAULT_HALO)
     parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--model", type=Path, default=default_weights())
+    parser.add_argument("--model", type=Path, default=bundled_weights())
     parser.add_argument("--runs", type=whole_number(1), default=5)
     arguments = parser.parse_args()
     session = open_session(arguments.model, device=arguments.device, precision=arguments.precision)

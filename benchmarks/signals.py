@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flashrib.runtime.artifacts.bundled import default_model, default_weights
+from flashrib.runtime.artifacts.bundled import bundled_model, bundled_weights
 
 LITTER = (".part", ".tmp")
 HANGS_SECONDS = 30.0
@@ -66,7 +66,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     (folder / "train.toml").write_text(TRAIN.lstrip())
     return {
         "upscale": ["upscale", "pictures", "-o", "out"],
-        "export": ["export", default_weights().name, "-o", "model.onnx"],
+        "export": ["export", bundled_weights().name, "-o", "model.onnx"],
         "calibrate": ["calibrate", "bundled.onnx", "--mode", "int8", "--pictures", "pictures", "-o", "small.onnx"],
         "train": ["train", "train.toml", "-o", "run"],
     }
@@ -161,8 +161,8 @@ def main() -> None:
         base = Path(name) / "base"
         base.mkdir()
         every = commands(base)
-        shutil.copy(default_model(), base / "bundled.onnx")
-        shutil.copy(default_weights(), base)
+        shutil.copy(bundled_model(), base / "bundled.onnx")
+        shutil.copy(bundled_weights(), base)
         for command in options.command:
             folder = Path(name) / command
             shutil.copytree(base, folder)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flashrib.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from flashrib.runtime.artifacts.bundled import bundled_model, bundled_weights
     from flashrib.runtime.artifacts.info import ModelInfo
     from flashrib.runtime.errors import FlashribError
     from flashrib.runtime.pictures.files import read_picture, write_picture
@@ -29,6 +30,8 @@ __all__ = [
     "Picture",
     "Session",
     "SessionSpec",
+    "bundled_model",
+    "bundled_weights",
     "describe_model",
     "open_session",
     "read_picture",
@@ -44,6 +47,8 @@ _HOMES = {
     "Picture": "pictures.picture",
     "Session": "sessions.protocol",
     "SessionSpec": "sessions.spec",
+    "bundled_model": "artifacts.bundled",
+    "bundled_weights": "artifacts.bundled",
     "describe_model": "sessions.table",
     "open_session": "sessions.table",
     "read_picture": "pictures.files",

@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 
 from flashrib.export.engine.configure import targets_of
@@ -14,6 +13,7 @@ from flashrib.export.engine.options import EngineOptions, Shapes
 from flashrib.export.engine.source import Source, read_source
 from flashrib.export.operators.bodies import operators_of
 from flashrib.export.operators.plugin.model import fingerprint
+from flashrib.runtime.artifacts.cache import cache_folder
 from flashrib.runtime.artifacts.engine import FORMAT, EngineManifest, read_engine, read_manifest
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.artifacts.manifest import manifest_path
@@ -40,7 +40,7 @@ def build_engine(
         options: what it is built for.
         timing_cache: see `engine_from_onnx`.
         progress: see `engine_from_onnx`.
-        cache: folder of engines that were built before; None: `cache_folder()`.
+        cache: folder of engines that were built before; None: `engine_folder()`.
 
     Returns:
         The manifest, and whether the engine came from the cache.
@@ -52,7 +52,7 @@ def build_engine(
     if not output.parent.is_dir():
         raise FlashribError(f"{output}: the folder {output.parent} does not exist: make it first")
     source = read_source(onnx)
-    folder = cache or cache_folder()
+    folder = cache or engine_folder()
     cached = folder / f"{cache_key(source, options)}.engine"
     usable = is_private(folder)
     engine = _load(cached) if usable else None
@@ -79,22 +79,13 @@ def save_engine(engine: Engine, path: Path) -> None:
     write_whole(manifest_path(path), engine.manifest.to_json().encode())
 
 
-def cache_folder() -> Path:
-    """Return the folder of engines that were built before, as the system wants it."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
-    return Path(base) / "flashrib" / "engines"
+def engine_folder() -> Path:
+    """Return the folder of engines that were built before.
 
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError as error:  # a user that the system does not know
-        raise FlashribError(
-            "this user has no home folder for the cache of engines: set XDG_CACHE_HOME to a folder"
-        ) from error
+    Raises:
+        FlashribError: see `cache_folder`.
+    """
+    return cache_folder() / "engines"
 
 
 def is_private(folder: Path) -> bool:

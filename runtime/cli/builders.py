@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from flashrib.runtime.artifacts.bundled import or_bundled_model, or_bundled_weights
 from flashrib.runtime.artifacts.engine import EngineManifest
 from flashrib.runtime.cli.options import noise_source
 from flashrib.runtime.cli.output import BuildBar
@@ -80,7 +81,11 @@ def build_engine_file(arguments: argparse.Namespace) -> Built:
     started = time.perf_counter()
     with BuildBar() as bar:
         manifest, cached = build_engine(
-            arguments.model, arguments.output, options, timing_cache=arguments.timing_cache, progress=bar.report
+            or_bundled_model(arguments.model),
+            arguments.output,
+            options,
+            timing_cache=arguments.timing_cache,
+            progress=bar.report,
         )
     seconds = round(time.perf_counter() - started, 1)
     document = {"engine": str(arguments.output), "cached": cached, "seconds": seconds, **manifest.to_dict()}
@@ -98,7 +103,8 @@ def build_package_file(arguments: argparse.Namespace) -> Built:
     target = arguments.target[0] if arguments.target else "current"
     precision = arguments.precision or ("fp32" if target == "cpu" else "fp16")
     options = PackageOptions(precision, arguments.opt, target, noise_source(arguments))
-    manifest = build_package(arguments.model, arguments.output, options, arguments.arch, arguments.scale, arguments.key)
+    source = or_bundled_weights(arguments.model)
+    manifest = build_package(source, arguments.output, options, arguments.arch, arguments.scale, arguments.key)
     major, minor = manifest.capability
     height, width = manifest.size
     rows = [
@@ -122,9 +128,8 @@ def build_library_file(arguments: argparse.Namespace) -> Built:
     from flashrib.export.onnxruntime.options import TARGETS, LibraryOptions
 
     options = LibraryOptions(arguments.target or TARGETS, arguments.precision, arguments.opt, noise_source(arguments))
-    manifest = build_with_library(
-        arguments.model, arguments.output, options, arguments.arch, arguments.scale, arguments.key
-    )
+    source = or_bundled_weights(arguments.model)
+    manifest = build_with_library(source, arguments.output, options, arguments.arch, arguments.scale, arguments.key)
     what = "attention and the passes between" if manifest.passes else "attention"
     run = f"on {manifest.checked_on}" if manifest.checked_on else "by its bodies alone; on the GPU: flashrib verify"
     rows = [

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flashrib.runtime.artifacts.bundled import or_bundled_model
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.cli.output import BuildBar, print_json, print_line, print_table
 from flashrib.runtime.errors import MissingPackageError
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     started = time.perf_counter()
     with BuildBar() as bar:
-        report = calibrate(arguments.model, arguments.pictures, arguments.output, options, bar.report)
+        report = calibrate(or_bundled_model(arguments.model), arguments.pictures, arguments.output, options, bar.report)
     seconds = round(time.perf_counter() - started, 1)
     if arguments.json:
         print_json({"file": str(arguments.output), "seconds": seconds, **report.document()})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flashrib.export.operators.table import body_names
 from flashrib.export.options import IO, OPSETS, PRECISIONS, ExportOptions
-from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import or_bundled_weights
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         nargs="?",
         type=Path,
-        help="a checkpoint (.pth, .safetensors); default: the bundled sst-light x2",
+        help="a checkpoint (.pth, .safetensors), or a bundled model, x2 (default), x4 or photo",
     )
     parser.add_argument("-o", "--output", metavar="OUT.onnx", type=Path, required=True, help="the file to write")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         noise=noise_source(arguments),
         inline=arguments.inline,
     )
-    path = arguments.checkpoint or default_weights()
+    path = or_bundled_weights(arguments.checkpoint)
     _check_files(path, arguments.output)
     network = load_trained(path, arguments.arch, arguments.scale, arguments.key)
     report = export_file(network, arguments.output, options, sha256_of(path))

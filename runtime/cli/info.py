@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import is_bundled, or_bundled_weights
 from flashrib.runtime.cli.options import add_checkpoint_options, tile_sides
 from flashrib.runtime.cli.output import print_json, print_table
 from flashrib.runtime.errors import UsageError
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="?",
         type=Path,
-        help="an ONNX file, an engine, a package or a checkpoint; default: the bundled ONNX file",
+        help="an ONNX file, an engine, a package or a checkpoint, or a bundled model, x2 (default), x4 or photo",
     )
     add_checkpoint_options(parser, "; for any other model a check")
     parser.add_argument(
@@ -101,8 +101,8 @@ def _draw(arguments: argparse.Namespace, about: Mapping[str, Any]) -> list[str]:
 
     name = about.get("architecture")
     files: list[tuple[str, Any]] = []
-    if arguments.model is None or about.get("format", "checkpoint") == "checkpoint":
-        network = load_model(arguments.model or default_weights(), arguments.arch, key=arguments.key)
+    if is_bundled(arguments.model) or about.get("format", "checkpoint") == "checkpoint":
+        network = load_model(or_bundled_weights(arguments.model), arguments.arch, key=arguments.key)
         row = architecture_of(network.config)
         files += row.pictures(network.config) if row.pictures is not None else bias_maps.pictures(network)
     else:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from flashrib.runtime.artifacts.bundled import BUNDLED, DEFAULT
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.noise import MOST_SEEDS
 from flashrib.runtime.sessions.ensemble import Ensemble
@@ -16,15 +17,22 @@ from flashrib.runtime.sessions.table import SESSIONS, choose_session, session_na
 from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
 
 
+def bundled_names() -> str:
+    """The bundled models, for help texts."""
+    return ", ".join(
+        f"{row.name} ({row.about}{'; the default' if row.name == DEFAULT else ''})" for row in BUNDLED.values()
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add what decides the model and the session."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        metavar="FILE",
+        metavar="MODEL",
         type=Path,
-        help="an ONNX file, an engine or a package made by flashrib, or a checkpoint (.pth, .safetensors); default: the bundled"
-        " sst-light x2",
+        help=f"a bundled model, {bundled_names()}; or an ONNX file, an engine or a package made by flashrib, or a checkpoint (.pth,"
+        " .safetensors)",
     )
     add_checkpoint_options(group, "; for any other model a check")
     group.add_argument(
@@ -32,7 +40,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=session_names(),
         default="auto",
         help="what runs the model; auto: ONNX Runtime for ONNX files, PyTorch for checkpoints, TensorRT for engines,"
-        " AOTInductor for packages; for the bundled model the fastest that works here",
+        " AOTInductor for packages; for a bundled model the fastest that works here",
     )
     group.add_argument(
         "--device",

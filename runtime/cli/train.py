@@ -5,6 +5,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+from flashrib.runtime.artifacts.bundled import or_bundled_weights
 from flashrib.runtime.cli.options import positive_number
 from flashrib.runtime.cli.output import print_line
 from flashrib.runtime.errors import UsageError
@@ -39,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=math.inf,
         help="stop after this time; a later call continues",
     )
-    parser.add_argument("--start", metavar="CKPT", type=Path, help="start from the weights of this checkpoint")
+    parser.add_argument(
+        "--start", metavar="CKPT", type=Path, help="start from the weights of this checkpoint, or of a bundled model"
+    )
     parser.add_argument(
         "--qat",
         choices=("int8", "fp8"),
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_line(str(weights))
         return 0
     config = read_config(arguments.config)
-    changed = {"start": arguments.start and str(arguments.start), "qat": arguments.qat}
+    changed = {"start": arguments.start and str(or_bundled_weights(arguments.start)), "qat": arguments.qat}
     config = dataclasses.replace(config, **{name: value for name, value in changed.items() if value})
     with made_folder(arguments.output):
         weights = train(config, arguments.output, device=arguments.device, minutes=arguments.minutes)

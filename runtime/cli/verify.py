@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.artifacts.bundled import or_bundled_model, or_bundled_weights
 from flashrib.runtime.cli.options import add_checkpoint_options, whole_number
 from flashrib.runtime.cli.output import PictureBar, print_error, print_json, print_line
 from flashrib.runtime.errors import FlashribError, MissingPackageError, UsageError
@@ -85,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     with PictureBar(1) as bar:
         bar.start("verify")
         parity = verify(
-            arguments.reference,
-            arguments.artifacts,
+            or_bundled_weights(arguments.reference),
+            [or_bundled_model(artifact) for artifact in arguments.artifacts],
             pictures=arguments.pictures,
             arch=arguments.arch,
             scale=arguments.scale,

@@ -11,7 +11,8 @@ class SessionSpec:
     """A session that is not open yet. `flashrib.runtime.sessions.table` says which kinds take which of the options.
 
     Attributes:
-        model: an ONNX file, an engine or a package made by flashrib, or a checkpoint; None: the bundled model.
+        model: an ONNX file, an engine or a package made by flashrib, or a checkpoint; or the name of a bundled model, "x2", "x4" or
+            "photo"; None: "x2".
         kind: name of a row of `flashrib.runtime.sessions.table.SESSIONS`, or "auto": ONNX Runtime for ONNX files, PyTorch for
             checkpoints, TensorRT of the flavour that its manifest names for engines, AOTInductor for packages; for the bundled model
             PyTorch where it can use a GPU, and ONNX Runtime elsewhere.

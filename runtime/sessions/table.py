@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashrib.runtime.artifacts.bundled import default_model, default_weights
+from flashrib.runtime.artifacts.bundled import DEFAULT, bundled_model, bundled_weights, is_bundled
 from flashrib.runtime.artifacts.engine import read_manifest
 from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, ENGINE, ONNX, PACKAGE, FileKind, recognise_file
@@ -47,7 +47,7 @@ class SessionKind:
         precisions: that it computes in; where `precision` is one of the options, the values of that.
         devices: "cpu", "cuda:0" (the first GPU alone), "cuda" (any GPUs).
         elsewhere: what is said about any other device; "{path}" is the file.
-        default: returns the file that it runs where the user names none; None: there is none.
+        bundled: returns the file that it runs of the bundled model of a name; None: there is none.
         packages: distributions whose versions decide what it computes, for reports.
         automatic: True where "auto" may choose it and the command line offers it.
     """
@@ -61,7 +61,7 @@ class SessionKind:
     precisions: tuple[str, ...] = ("fp32",)
     devices: tuple[str, ...] = ("cpu",)
     elsewhere: str = "{path} runs on the CPU: leave it out"
-    default: Callable[[], Path] | None = None
+    bundled: Callable[[str], Path] | None = None
     packages: tuple[str, ...] = ()
     automatic: bool = True
 
@@ -143,9 +143,9 @@ def _check_options(row: SessionKind, path: Path, spec: SessionSpec) -> None:
 def choose_session(
     model: str | os.PathLike[str] | None, kind: str = "auto", may_use_gpus: bool = False
 ) -> tuple[Path, str]:
-    """Return the model file, the bundled one where `model` is None, and the kind of session for it, a name in `SESSIONS`.
+    """Return the model file, a bundled one where `model` is its name or None, and the kind of session for it, a name in `SESSIONS`.
 
-    With `may_use_gpus`, the bundled model is the checkpoint where PyTorch and its kernels can run it on a GPU: the fastest that there is.
+    With `may_use_gpus`, a bundled model is the checkpoint where PyTorch and its kernels can run it on a GPU: the fastest that there is.
 
     Raises:
         UsageError: no such `kind`, or one that cannot run this file.
@@ -153,15 +153,15 @@ def choose_session(
     """
     if kind != "auto" and kind not in SESSIONS:
         raise UsageError(f"session {kind!r} is not one of {', '.join(session_names())}")
-    if model is None:
+    if model is None or is_bundled(model):
         if kind == "auto":
             kind = "torch" if may_use_gpus and _torch_has_gpu() else "onnxruntime"
         row = SESSIONS[kind]
-        if row.default is None:
+        if row.bundled is None:
             raise UsageError(
                 f"session {kind!r} runs {row.file.called}: build one with flashrib build, and name it with --model"
             )
-        return row.default(), row.name
+        return row.bundled(DEFAULT if model is None else os.fspath(model)), row.name
     path = Path(model)
     file = recognise_file(path)
     if kind != "auto" and SESSIONS[kind].file == file:
@@ -196,7 +196,7 @@ def choose_exact_session(model: str | os.PathLike[str], arch: str | None = None,
 def describe_model(
     model: str | os.PathLike[str] | None, arch: str | None = None, scale: int | None = None, key: str | None = None
 ) -> dict[str, Any]:
-    """Return what is known about a model file, the bundled one where `model` is None, in JSON's types; nothing of it is run.
+    """Return what is known about a model file, a bundled one where `model` is its name or None, in JSON's types; nothing of it is run.
 
     The other arguments are fields of `SessionSpec`.
 
@@ -300,7 +300,7 @@ SESSIONS = {
             options=("threads", "provider", "provider_options", "damaged"),
             precisions=("fp32", "fp16", "int8", "fp8"),
             devices=("cpu", "cuda"),
-            default=default_model,
+            bundled=bundled_model,
             packages=("onnxruntime",),
         ),
         SessionKind(
@@ -311,7 +311,7 @@ SESSIONS = {
             options=("threads", "precision", "key"),
             precisions=("fp32", "fp16", "bf16"),
             devices=("cpu", "cuda"),
-            default=default_weights,
+            bundled=bundled_weights,
             packages=("torch",),
         ),
         SessionKind(

@@ -13,7 +13,7 @@ from flashrib.calibration.plan import plan_layers
 from flashrib.calibration.quantize import count_work
 from flashrib.calibration.statistics import Runs
 from flashrib.calibration.tiles import draw_tiles
-from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.quality.evaluate import Pair, average, evaluate, find_pairs
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from tests.places import SHARED
@@ -30,7 +30,7 @@ def psnr(path: Path, pairs: list[Pair]) -> float:
 def test_drop_on_set5(mode: str, most: float, share: float, tmp_path: Path) -> None:
     """Without its largest picture, for the sake of time."""
     pairs = find_pairs(SHARED / "data" / "Set5" / "x2")[1:]
-    model = onnx.load(default_model())
+    model = onnx.load(bundled_model())
     layers = find_layers(model)
     candidates = [layer for layer in layers if not layer.kept]
     drawn = draw_tiles(SHARED / "data" / "bsd400", 2, 64, count=8, held_out=2, seed=0)
@@ -40,6 +40,6 @@ def test_drop_on_set5(mode: str, most: float, share: float, tmp_path: Path) -> N
     made = with_layers(model, list(plans.values()), FORMATS[mode])
     assert placement_faults(made) == []
     onnx.save(made, tmp_path / "m.onnx")
-    drop = psnr(default_model(), pairs) - psnr(tmp_path / "m.onnx", pairs)
+    drop = psnr(bundled_model(), pairs) - psnr(tmp_path / "m.onnx", pairs)
     print(f"{mode}: {drop:.4f} dB")
     assert drop <= most

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flashrib.export.engine import build as module
-from flashrib.export.engine.build import build_engine, cache_folder, cache_key
+from flashrib.export.engine.build import build_engine, cache_key, engine_folder
 from flashrib.export.engine.engine_from_onnx import Engine
 from flashrib.export.engine.options import EngineOptions
 from flashrib.export.engine.source import Source, read_source
@@ -138,10 +138,10 @@ def test_the_key_knows_model_and_version(builds: list[str], tmp_path: Path, monk
     assert len(keys) == 3
 
 
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_engine_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "flashrib" / "engines"
+    assert engine_folder() == tmp_path / "flashrib" / "engines"
 
 
 def test_missing_folder(builds: list[str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.model import build_model
 from flashrib.model.checkpoint import load_model
-from flashrib.runtime.artifacts.bundled import default_weights
+from flashrib.runtime.artifacts.bundled import bundled_weights
 from tests.export.engine.sources import needs_rtx
 
 
@@ -26,7 +26,7 @@ from tests.export.engine.sources import needs_rtx
 def test_fused(name: str, scale: int, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both precisions in one test, because torch's trace, most of an export, is the same for both."""
     torch.manual_seed(0)
-    network = load_model(default_weights()) if name == "sst-light" else build_model(name, scale)
+    network = load_model(bundled_weights()) if name == "sst-light" else build_model(name, scale)
     traced: list[ModelProto] = []
     trace = module.trace
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from flashrib.export.onnxruntime import build as builder
-from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.artifacts.library import check_targets, proven_library, read_library_manifest
 from flashrib.runtime.artifacts.manifest import manifest_path
 from flashrib.runtime.cli import main
@@ -62,7 +62,7 @@ def test_the_file_runs_without_its_library(built: Path) -> None:
 def test_from_an_onnx_file_the_library_holds_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "build_library", lambda table, images, output: output.write_text(table))
     output = tmp_path / "light.onnx"
-    command = ["build", str(default_model()), "-o", str(output), "--flavour", "onnxruntime", "--target", "sm80"]
+    command = ["build", str(bundled_model()), "-o", str(output), "--flavour", "onnxruntime", "--target", "sm80"]
     assert main([*command, "--json"]) == 0
     manifest = read_library_manifest(output)
     assert (manifest.passes, manifest.operators, manifest.model.precision) == (False, 6, "fp32")
@@ -72,7 +72,7 @@ def test_from_an_onnx_file_the_library_holds_attention(tmp_path: Path, monkeypat
         "PositionCodes",
         *(line.split()[1] for line in table.splitlines() if line.startswith("op ")),
     }
-    with OnnxRuntimeSession(default_model()) as one, OnnxRuntimeSession(output) as other:
+    with OnnxRuntimeSession(bundled_model()) as one, OnnxRuntimeSession(output) as other:
         batch = np.random.default_rng(1).random((1, 3, 66, 70), np.float32)
         np.testing.assert_allclose(other.run(batch), one.run(batch), rtol=0, atol=1e-5)
 
@@ -138,7 +138,7 @@ def test_options_that_cannot_be(
 
 
 def test_an_onnx_file_has_its_own_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["build", str(default_model()), "-o", str(tmp_path / "o.onnx"), "--flavour", "onnxruntime"]
+    command = ["build", str(bundled_model()), "-o", str(tmp_path / "o.onnx"), "--flavour", "onnxruntime"]
     assert main([*command, "--precision", "fp16"]) == 2
     assert "is an ONNX file and has its own; leave it out, or build from the checkpoint" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.cli import main
 from tests.places import ROOT
 
@@ -112,7 +113,7 @@ def test_bad_input(
     (tmp_path / "empty").mkdir()
     places = {name: str(tmp_path / name) for name in (*texts, "empty", "new")}
     places |= {"picture": str(picture), "missing": str(tmp_path / "missing.png")}
-    places |= {"upscaler": str(ROOT / "runtime" / "weights" / "2x_SSTlight_fp32.onnx")}
+    places |= {"upscaler": str(bundled_model())}
     seen, out, err = called(capsys, *(argument.format(**places) for argument in arguments))
     assert (seen, out) == (code, "")
     assert words in err

@@ -10,6 +10,7 @@ from PIL import Image
 from flashrib.export.to_file import export_file
 from flashrib.model.architectures.fibottention_vit.draw import GAP, SEEN, pictures
 from flashrib.model.attention.fibonacci.offsets import head_offsets, pack_offsets, support
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.cli import main
 from tests.model.architectures.fibottention_vit.test_recognise import SMALL
 from tests.places import ROOT
@@ -42,7 +43,7 @@ def test_every_kept_pair_is_drawn() -> None:
 
 
 def test_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = ROOT / "runtime" / "weights" / "2x_SSTlight_fp32.onnx"
+    file = bundled_model()
     assert main(["info", str(file), "--pictures", str(tmp_path / "new")]) == 2
     assert "pass a Fibottention model, or the checkpoint of a network with RIB" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError
 from flashrib.runtime.nvidia.cuda import Gpu, find_gpu
@@ -91,7 +91,7 @@ def test_tiles_are_those_of_the_whole(built: Path) -> None:
 @needs_cuda
 def test_the_plain_file_on_the_gpu() -> None:
     batch = np.random.default_rng(2).random((1, 3, 100, 130), np.float32)
-    with OnnxRuntimeCudaSession(default_model()) as session, OnnxRuntimeSession(default_model()) as reference:
+    with OnnxRuntimeCudaSession(bundled_model()) as session, OnnxRuntimeSession(bundled_model()) as reference:
         assert not session.library
         np.testing.assert_allclose(session.run(batch), reference.run(batch), rtol=0, atol=1e-4)
 
@@ -212,11 +212,11 @@ def test_without_a_gpu_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_cuda, "require_provider", lambda provider: None)
     monkeypatch.setattr(onnxruntime_cuda, "find_gpu", none)
     with pytest.raises(SessionError, match=r"the provider cuda needs an NVIDIA GPU, and there is no NVIDIA driver on"):
-        OnnxRuntimeCudaSession(default_model())
+        OnnxRuntimeCudaSession(bundled_model())
 
 
 @pytest.mark.skipif(cuda(), reason="this machine can")
 def test_auto_takes_the_cpu_where_cuda_cannot_run() -> None:
-    assert not cuda_can_run(default_model(), describe_onnx(default_model()))
+    assert not cuda_can_run(bundled_model(), describe_onnx(bundled_model()))
     with open_session() as session:
         assert isinstance(session, OnnxRuntimeSession)

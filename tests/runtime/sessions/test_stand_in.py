@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from flashrib.runtime.artifacts.bundled import default_model
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import FlashribError, ModelError, UsageError
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
@@ -56,7 +56,7 @@ def test_what_the_file_does_not_bear_out_is_refused(
 
 
 def test_windows_in_the_file_decide(tmp_path: Path) -> None:
-    model = onnx.load(default_model())
+    model = onnx.load(bundled_model())
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
     assert describe_model(tmp_path / "bare.onnx", "sst-light", 2)["alignment"] == 64
