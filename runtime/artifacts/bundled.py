@@ -11,6 +11,7 @@ import lzma
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -109,11 +110,12 @@ def _unpacked(name: str) -> Path:
     packed = folder / f"{name}.xz"
     missing = f"{packed}: the bundled model is missing from this installation: install flashrib again, or pass --model"
     try:
-        sums = dict(reversed(line.split(maxsplit=1)) for line in (folder / SUMS).read_text().splitlines())
-        wanted = sums[name]
-    except (OSError, KeyError) as error:
+        lines = [line.split() for line in (folder / SUMS).read_text().splitlines()]
+        wanted = next(digest for digest, file in lines if file == name)
+    except (OSError, ValueError, StopIteration) as error:
         raise ModelError(missing) from error
-    for place in (_cache, _temporary):
+    places: tuple[Callable[[], Path], ...] = (_cache, _temporary)
+    for place in places:
         try:
             path = place() / wanted[:16] / name
             if not (path.is_file() and sha256_of(path) == wanted):

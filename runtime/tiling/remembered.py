@@ -5,12 +5,11 @@ A file in the cache folder of the user; what cannot be read or written there is 
 
 import contextlib
 import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.artifacts.cache import cache_folder
 from flashrib.runtime.artifacts.files import write_whole
 from flashrib.runtime.errors import FlashribError
 
@@ -44,11 +43,10 @@ def remember(place: str, pixels: int) -> None:
 def _entries() -> dict[str, Any]:
     try:
         entries = json.loads(_file().read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, FlashribError):
         return {}
     return entries if isinstance(entries, dict) else {}
 
 
 def _file() -> Path:
-    usual = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else os.environ.get("XDG_CACHE_HOME")
-    return Path(usual or Path.home() / ".cache") / "flashrib" / "tiles.json"
+    return cache_folder() / "tiles.json"
