@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashrib.runtime.artifacts.bundled import BUNDLED
+
 COMMANDS = ("upscale", "video")
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 _DRIVER = "libcuda.so.1"
@@ -45,7 +47,7 @@ def wants_gpu(argv: Sequence[str]) -> bool:
     session, model = _value(argv, "--session"), _value(argv, "--model")
     if session not in ("", "auto"):
         return session == "torch"
-    return not model or model.lower().endswith(CHECKPOINTS)
+    return not model or model in BUNDLED or model.lower().endswith(CHECKPOINTS)
 
 
 def _value(argv: Sequence[str], option: str) -> str:

@@ -16,6 +16,7 @@ from flashrib.runtime.sessions import early
         ("video a.mkv -o b.mkv --device cuda:1", True),
         ("upscale a.png -o b.png --session=torch --model x.onnx", True),
         ("upscale a.png -o b.png --model x.safetensors", True),
+        ("upscale a.png -o b.png --model photo", True),
         ("upscale a.png -o b.png --model=x.onnx", False),
         ("upscale a.png -o b.png --session onnxruntime", False),
         ("upscale a.png -o b.png --device cpu", False),
