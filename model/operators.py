@@ -36,11 +36,23 @@ def triton_op(name: str, mutates_args: Iterable[str] = ()) -> Callable[[Callable
     def decorate(function: Callable[..., Any]) -> Any:
         operator = _registered(name, function, mutates_args)
 
+        # Operators with a kernel of their own for a device go by way of PyTorch, which chooses.
+        others: list[str] = []
+
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            return (function if _is_plain() else operator)(*arguments, **named)
+            direct = _is_plain() and not (others and arguments[0].device.type in others)
+            return (function if direct else operator)(*arguments, **named)
 
-        call._opoverload = operator._opoverload  # type: ignore[attr-defined]  # as what torch.library returns has it
+        def register_kernel(device: str) -> Any:
+            others.append(device)
+            return operator.register_kernel(device)
+
+        parts: Any = call
+        parts._opoverload, parts.register_kernel = (
+            operator._opoverload,
+            register_kernel,
+        )  # as what torch.library returns has them
         return call
 
     return decorate

@@ -8,7 +8,8 @@
     │   ├── SilentModelError    exit 1   an ONNX file that says nothing about itself
     │   └── DamagedWeightsError exit 1   an ONNX file whose weights are not those that it was written with
     ├── SessionError            exit 1   a session that cannot start or failed while running
-    │   └── OutOfMemoryError    exit 1   the tile does not fit; a smaller one may
+    │   ├── OutOfMemoryError    exit 1   the tile does not fit; a smaller one may
+    │   └── DeviceFailedError   exit 1   a device or a process that is of no use any more
     └── MissingPackageError     exit 1   an optional package is needed and not installed
 
 The message is one line, complete in itself: the command line prints it and nothing else. Errors can be pickled: whoever runs sessions

@@ -29,6 +29,16 @@ def test_plain_calls_go_to_the_function() -> None:
     assert doubled._opoverload is torch.ops.flashrib_test.doubled.default
 
 
+def test_a_kernel_for_a_device_is_taken_there() -> None:
+    @triton_op("flashrib_test::tripled")
+    def tripled(x: Tensor) -> Tensor:
+        return x * 4
+
+    tripled.register_kernel("cpu")(lambda x: x * 3)
+    with torch.inference_mode():
+        assert torch.equal(tripled(torch.ones(2)), torch.full((2,), 3.0))
+
+
 def test_an_exported_graph_has_the_operator() -> None:
     with torch.no_grad():
         graph = torch.export.export(Doubled(), (torch.ones(3),)).graph

@@ -181,7 +181,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (saved({}), "which has no entries"),
     "nested elsewhere": (
         saved({"stuff": small_network().state_dict()}),
-        r"'stuff' \(OrderedDict\), nor in a dictionary called",
+        "which of its dictionaries is the network is not known: name it with --key: stuff",
     ),
     "not-only-tensors": (saved({"params": {"a": torch.zeros(1), "b": [1]}}), r"that are no tensors: 'b' \(list\)"),
     "keys-not-names": (saved({0: torch.zeros(1)}), r"no tensors at its top level, which has 0 \(Tensor\)"),

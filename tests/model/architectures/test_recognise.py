@@ -157,7 +157,7 @@ def with_shape(key: str, *shape: int) -> dict[str, Tensor]:
 WRONG = {
     "other-architecture": (
         {f"layers.{i}.weight": torch.empty(1) for i in range(12)},
-        "keys of no architecture that flashrib knows .*: 'layers.0.weight', .*'layers.9.weight' and 2 more$",
+        "keys of no architecture that flashrib knows .*: 'layers.0.weight', .*'layers.9.weight' and 2 more",
     ),
     "no-keys": ({}, "keys of no architecture"),
     "sst-real": (

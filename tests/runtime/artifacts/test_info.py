@@ -39,11 +39,12 @@ OTHER: dict[str, Any] = {
     "channels": 1,
     "fixed_size": (24, 48),
     "noise": 0.25,
+    "noise_seed": 7,
     "weights_sha256": "ab:cd",
     "architecture_config": {"radius": 3, "offsets": [[0, 1], [1, 0]], "text": None},
 }
 FULL = ModelInfo(**OTHER)
-ADDED_LATER = ("task", "channels", "fixed_size", "noise", "weights_sha256", "architecture_config")
+ADDED_LATER = ("task", "channels", "fixed_size", "noise", "noise_seed", "weights_sha256", "architecture_config")
 
 
 def test_the_cases_change_every_field() -> None:

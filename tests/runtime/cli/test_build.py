@@ -21,6 +21,9 @@ GIVEN = {
     "precision": "fp16",
     "arch": "sst",
     "scale": "2",
+    "key": "params",
+    "noise_seed": "1",
+    "no_noise": None,
 }
 
 

@@ -88,7 +88,9 @@ def test_a_checkpoint_that_needs_a_hint(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_onnx(tmp_path / "m.onnx")
-    monkeypatch.setitem(SESSIONS, "onnxruntime", dataclasses.replace(SESSIONS["onnxruntime"], default=lambda: path))
+    monkeypatch.setitem(
+        SESSIONS, "onnxruntime", dataclasses.replace(SESSIONS["onnxruntime"], bundled=lambda name: path)
+    )
     assert main(["info"]) == 0
     out, err = capsys.readouterr()
     assert err == ""

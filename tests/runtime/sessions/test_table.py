@@ -22,11 +22,11 @@ from tests.runtime.sessions.test_onnxruntime import METADATA
 
 def test_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, name in (("onnxruntime", "m.onnx"), ("torch", "m.safetensors")):
-        row = dataclasses.replace(SESSIONS[kind], default=lambda name=name: tmp_path / name)
+        row = dataclasses.replace(SESSIONS[kind], bundled=lambda model, name=name: tmp_path / model / name)
         monkeypatch.setitem(SESSIONS, kind, row)
-    assert choose_session(None) == (tmp_path / "m.onnx", "onnxruntime")
-    assert choose_session(None, "onnxruntime") == (tmp_path / "m.onnx", "onnxruntime")
-    assert choose_session(None, "torch") == (tmp_path / "m.safetensors", "torch")
+    assert choose_session(None) == (tmp_path / "x2" / "m.onnx", "onnxruntime")
+    assert choose_session("photo", "onnxruntime") == (tmp_path / "photo" / "m.onnx", "onnxruntime")
+    assert choose_session(Path("x4"), "torch") == (tmp_path / "x4" / "m.safetensors", "torch")
 
 
 @pytest.mark.parametrize("kind", ["auto", "onnxruntime"])

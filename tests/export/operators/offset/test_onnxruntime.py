@@ -38,7 +38,7 @@ def test_launches_are_those_of_pytorch(
     monkeypatch.setattr(op, "_with_warps", lambda kernel, warps: kernel)
     monkeypatch.setattr(op, "wrap_triton", lambda kernel: Recorder(kernel, wanted))
     qkv, offsets = torch.zeros(2, tokens, 3 * 3 * 64, dtype=dtype), torch.zeros(3, 5, dtype=torch.int32)
-    op._offset_attention._init_fn(qkv, offsets, 3, mode == "zero_logit")
+    op._offset_attention.__wrapped__(qkv, offsets, 3, mode == "zero_logit")
     node = layer(tokens, mode, "fp16" if dtype == torch.float16 else "fp32")
     launches = KERNEL.launches(node, 90)
     assert [launched_by_library(launch, [tuple(qkv.shape), (3, 5)]) for launch in launches] == wanted

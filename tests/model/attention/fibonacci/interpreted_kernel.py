@@ -15,7 +15,7 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from flashrib.model.attention.fibonacci import kernel as kernels
-from flashrib.model.attention.fibonacci import offset_attention, op
+from flashrib.model.attention.fibonacci import offset_attention, op, tuning
 from flashrib.model.attention.fibonacci.tuning import Tiles
 from tests.model.attention.fibonacci.cases import LAYERS, layer
 
@@ -71,9 +71,10 @@ def mended_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def take(name: str) -> None:
-        monkeypatch.setattr(op, "tiles_for", lambda *_: CUTS[name])
-        monkeypatch.setattr(op, "CLASS_BLOCK", 16)
-        monkeypatch.setattr(op, "CLASS_KEYS", 32)
+        monkeypatch.setattr(tuning, "tiles_for", lambda *_: CUTS[name])
+        for module in (op, tuning):
+            monkeypatch.setattr(module, "CLASS_BLOCK", 16)
+            monkeypatch.setattr(module, "CLASS_KEYS", 32)
 
     return take
 
