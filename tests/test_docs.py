@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.cli.parser import build_parser
 from flashrib.runtime.pictures.files import read_picture
 from flashrib.runtime.quality.metrics import psnr
@@ -22,6 +23,7 @@ SCRIPTS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_python_of_the_readme(script: str, tmp_path: Path) -> None:
     assert ("flashrib" in script) != ("onnxruntime" in script), "the second one needs nothing of flashrib"
     script = script.replace('"large.png"', repr(str(tmp_path / "large.png")))
+    script = script.replace('"2x_SSTlight_fp32.onnx"', repr(str(bundled_model("x2"))))
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
     high = read_picture(ROOT / "docs" / "pictures" / "demo_hr.png").pixels
     assert psnr(read_picture(tmp_path / "large.png").pixels, high, border=2) > 36
