@@ -139,14 +139,14 @@ def test_quality(name: str, first: int, stop: int, least: float, bicubic: float)
 def test_low_precision_on_set5(tmp_path: Path) -> None:
     """Emulated, every tensor rounded: ONNX Runtime's CPU leaves out roundings in fp16, and has no bf16.
 
-    Two of the smaller pictures, for the sake of time.
+    Without the largest picture, which has as many pixels as the others together, for the sake of time.
     """
-    base = quality(bundled_model(), "Set5", 1, 3).psnr
+    base = quality(bundled_model(), "Set5", 1).psnr
     network = load_model(bundled_weights())
     for precision, most in (("fp16", 0.02), ("bf16", 0.05)):
         model = onnx_from_network(network, options=ExportOptions(precision=precision, attention="onnxruntime"))
         onnx.save(emulated(model), tmp_path / f"{precision}.onnx")
-        drop = base - quality(tmp_path / f"{precision}.onnx", "Set5", 1, 3).psnr
+        drop = base - quality(tmp_path / f"{precision}.onnx", "Set5", 1).psnr
         print(f"{precision}: loss of PSNR on Set5 x2 {drop:.4f} dB")
         assert drop != 0
         assert drop <= most

@@ -28,8 +28,8 @@ def psnr(path: Path, pairs: list[Pair]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "most", "share"), [("int8", 0.05, 0.8), ("fp8", 0.03, 0.9)])
 def test_drop_on_set5(mode: str, most: float, share: float, tmp_path: Path) -> None:
-    """Two of its smaller pictures, for the sake of time."""
-    pairs = find_pairs(SHARED / "data" / "Set5" / "x2")[1:3]
+    """Without its largest picture, for the sake of time."""
+    pairs = find_pairs(SHARED / "data" / "Set5" / "x2")[1:]
     model = onnx.load(bundled_model())
     layers = find_layers(model)
     candidates = [layer for layer in layers if not layer.kept]
