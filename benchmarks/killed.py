@@ -259,7 +259,7 @@ def cpu(folder: Path, arguments: argparse.Namespace) -> None:
         finally:
             inside[0] += time.perf_counter() - began
 
-    OnnxRuntimeSession.run = timed  # type: ignore[method-assign]  # of this process
+    OnnxRuntimeSession.run = timed
     began = time.perf_counter()
     code = flashrib(["upscale", str(folder / "picture.jpg"), "-o", str(folder / "picture.png"), "--device", "cpu"])
     wall = time.perf_counter() - began

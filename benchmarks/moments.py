@@ -80,7 +80,7 @@ class Watcher(importlib.abc.MetaPathFinder):
                 if hasattr(holder, function):
                     setattr(holder, function, noted(place, getattr(holder, function)))
 
-        spec.loader.exec_module = run  # type: ignore[method-assign]  # of this one loader
+        spec.loader.exec_module = run  # of this one loader
         return spec
 
 

@@ -12,11 +12,11 @@ in all and per pixel that the largest tile reads.
 import argparse
 import statistics
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from moments import busy
 
 from flashrib.runtime.artifacts.bundled import bundled_weights
 from flashrib.runtime.cli.options import whole_number
@@ -40,18 +40,7 @@ def idle_share(session: GpuSession, pixels: Pixels, tile: int | tuple[int, int] 
         started = time.perf_counter()
         upscale_array(session, pixels, tile=tile, halo=halo)
         seconds = time.perf_counter() - started
-    spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for event in profile.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            spans[event.device_index].append((event.time_range.start, event.time_range.end))
-    idle = []
-    for device_spans in spans.values():
-        busy, reached = 0.0, 0.0
-        for start, stop in sorted(device_spans):
-            busy += max(0.0, stop - max(start, reached))
-            reached = max(reached, stop)
-        idle.append(1 - busy * 1e-6 / seconds)
-    return sum(idle) / len(idle)
+    return 1 - busy(profile, 0, seconds)
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """Layers of the GPU network: attention, 3x3 convolutions and the head, on channels-last maps."""
 
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -9,6 +12,7 @@ from flashrib.model.attention.window import window_attention
 from flashrib.model.config import Window
 from flashrib.model.gpu.convolution import convolve
 from flashrib.model.gpu.passes import ALIGNED, Affine, Linear
+from flashrib.model.gpu.tuning import CHUNK
 from flashrib.model.position import constant_codes
 
 
@@ -25,6 +29,39 @@ def affine(layer: nn.Linear | nn.Conv2d | deploy.Norm) -> Affine:
 def biasless(layer: nn.Linear) -> Linear:
     """Weight of a layer whose bias is added elsewhere."""
     return layer.weight.detach(), None
+
+
+class Closing(Protocol):
+    """An FFN: its last layer adds to x."""
+
+    last: nn.Linear
+
+
+F = TypeVar("F", bound=Closing)
+
+
+def biases_of(attentions: Sequence[deploy.Attention], ffns: Sequence[Closing]) -> Tensor | None:
+    """Sum of the biases that a block's layers add to x, (C), where they are added in advance: above 64 channels."""
+    first, *others = [attention.out for attention in attentions] + [ffn.last for ffn in ffns]
+    if first.out_features <= CHUNK:
+        return None
+    return sum((affine(layer)[1] for layer in others), start=affine(first)[1])
+
+
+def in_order(
+    make: Callable[[torch.dtype, deploy.Attention, F, deploy.Attention | None, Tensor | None], nn.Module],
+    dtype: torch.dtype,
+    attentions: Sequence[deploy.Attention],
+    ffns: Sequence[F],
+) -> nn.ModuleList:
+    """The layers of a block; each is made of its attention and FFN, the attention that follows, and the biases that x has in advance."""
+    ahead = biases_of(attentions, ffns)
+    layers = []
+    for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True):
+        layers.append(make(dtype, attention, ffn, following, ahead))
+        if ahead is not None:
+            ahead = ahead - affine(attention.out)[1] - affine(ffn.last)[1]
+    return nn.ModuleList(layers)
 
 
 class WindowAttention(nn.Module):

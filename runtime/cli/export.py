@@ -13,7 +13,13 @@ from flashrib.runtime.artifacts.bundled import or_bundled_weights
 from flashrib.runtime.artifacts.files import sha256_of
 from flashrib.runtime.artifacts.kinds import CHECKPOINT, recognise_file
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
-from flashrib.runtime.cli.options import add_checkpoint_options, add_noise_options, noise_source, whole_number
+from flashrib.runtime.cli.options import (
+    add_checkpoint_options,
+    add_noise_options,
+    bundled_names,
+    noise_source,
+    whole_number,
+)
 from flashrib.runtime.cli.output import print_json, print_line
 from flashrib.runtime.errors import MissingPackageError, UsageError
 from flashrib.runtime.sessions.torch_plain import load_trained, require_torch
@@ -31,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         nargs="?",
         type=Path,
-        help="a checkpoint (.pth, .safetensors), or a bundled model, x2 (default), x4 or photo",
+        help=f"a checkpoint (.pth, .safetensors), or a bundled model: {bundled_names()}",
     )
     parser.add_argument("-o", "--output", metavar="OUT.onnx", type=Path, required=True, help="the file to write")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashrib.runtime.artifacts.bundled import is_bundled, or_bundled_weights
-from flashrib.runtime.cli.options import add_checkpoint_options, tile_sides
+from flashrib.runtime.cli.options import add_checkpoint_options, bundled_names, tile_sides
 from flashrib.runtime.cli.output import print_json, print_table
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.folders import made_folder
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="?",
         type=Path,
-        help="an ONNX file, an engine, a package or a checkpoint, or a bundled model, x2 (default), x4 or photo",
+        help=f"an ONNX file, an engine, a package or a checkpoint, or a bundled model: {bundled_names()}",
     )
     add_checkpoint_options(parser, "; for any other model a check")
     parser.add_argument(

@@ -51,7 +51,7 @@ def test_a_mode_sees_the_operator() -> None:
     seen = []
 
     class Seeing(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # as PyTorch has it
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             seen.append(function)
             return function(*args, **(kwargs or {}))
 

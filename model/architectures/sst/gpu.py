@@ -8,25 +8,16 @@ from flashrib.model.architectures.sst.deploy import DeployedSST, SSTBlock
 from flashrib.model.architectures.sst.fold import fold
 from flashrib.model.architectures.sst.network import SST
 from flashrib.model.folding import expect
-from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
+from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biases_of, biasless, in_order
 from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.network import GpuNetwork, attend, gate_of
 from flashrib.model.gpu.passes import NOTHING, Begin, Pass, build
-from flashrib.model.gpu.tuning import CHUNK
 
 
 def begin_attention(attention: deploy.Attention, start: Tensor | None = None) -> Begin:
     """What the pass before an attention does for it: LayerNorm and qkv; the normalised map is kept where a gate reads it."""
     keep_n = attention.gate is not None
     return Begin(affine(attention.norm), biasless(attention.qkv), keep_n=keep_n, start=start)
-
-
-def biases_of(attentions: list[deploy.Attention], ffns: list[deploy.FFN]) -> Tensor | None:
-    """Sum of the biases that a block's layers add to x, (C), where they are added in advance: above 64 channels."""
-    first, *others = [attention.out for attention in attentions] + [ffn.last for ffn in ffns]
-    if first.out_features <= CHUNK:
-        return None
-    return sum((affine(layer)[1] for layer in others), start=affine(first)[1])
 
 
 def parts(block: SSTBlock) -> tuple[list[deploy.Attention], list[deploy.FFN]]:
@@ -86,14 +77,7 @@ class Block(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: SSTBlock) -> None:
         super().__init__()
-        attentions, ffns = parts(block)
-        ahead = biases_of(attentions, ffns)
-        layers = []
-        for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True):
-            layers.append(Layer(dtype, attention, ffn, following, ahead))
-            if ahead is not None:
-                ahead = ahead - affine(attention.out)[1] - affine(ffn.last)[1]
-        self.layers = nn.ModuleList(layers)
+        self.layers = in_order(Layer, dtype, *parts(block))
         self.conv = Convolution(block.conv.weight, dtype)
 
     def forward(self, maps: Maps) -> Tensor:

@@ -10,12 +10,11 @@ from flashrib.model.architectures.sst_real.deploy import Blocks, DeployedSSTReal
 from flashrib.model.architectures.sst_real.fold import fold
 from flashrib.model.architectures.sst_real.network import SSTReal
 from flashrib.model.folding import expect
-from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biasless
+from flashrib.model.gpu.layers import Convolution, WindowAttention, affine, biases_of, biasless, in_order
 from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.network import attend, gate_of
 from flashrib.model.gpu.passes import ALIGNED, NOTHING, Begin, Pass, build
 from flashrib.model.gpu.spatial import gated_depthwise
-from flashrib.model.gpu.tuning import CHUNK
 from flashrib.runtime.errors import UsageError
 
 
@@ -44,13 +43,6 @@ def begin_attention(attention: deploy.Attention, start: Tensor | None = None) ->
 def parts(block: SSTRealBlock) -> tuple[list[deploy.Attention], list[GatedFFN]]:
     """Attentions and FFNs of a block, in order."""
     return [expect(deploy.Attention, a) for a in block.attentions], [expect(GatedFFN, f) for f in block.ffns]
-
-
-def biases_of(block: SSTRealBlock) -> Tensor | None:
-    """Sum of the biases that a block's layers add to x, (C), where they are added in advance: above 64 channels."""
-    attentions, ffns = parts(block)
-    biases = [affine(layer)[1] for layer in (*(a.out for a in attentions), *(f.last for f in ffns))]
-    return torch.stack(biases).sum(0) if len(biases[0]) > CHUNK else None
 
 
 class Layer(nn.Module):
@@ -107,7 +99,7 @@ class Entry(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: SSTRealBlock, bias: Tensor | None) -> None:
         super().__init__()
-        first, ahead = parts(block)[0][0], biases_of(block)
+        first, ahead = parts(block)[0][0], biases_of(*parts(block))
         dim = first.out.out_features
         begin = begin_attention(first, ahead)
         self.low = self.mixed = None
@@ -134,14 +126,7 @@ class Block(nn.Module):
 
     def __init__(self, dtype: torch.dtype, block: SSTRealBlock) -> None:
         super().__init__()
-        attentions, ffns = parts(block)
-        ahead = biases_of(block)
-        layers = []
-        for attention, ffn, following in zip(attentions, ffns, [*attentions[1:], None], strict=True):
-            layers.append(Layer(dtype, attention, ffn, following, ahead))
-            if ahead is not None:
-                ahead = ahead - affine(attention.out)[1] - affine(ffn.last)[1]
-        self.layers = nn.ModuleList(layers)
+        self.layers = in_order(Layer, dtype, *parts(block))
         self.conv = Convolution(block.conv.weight, dtype)
 
     def forward(self, maps: Maps) -> Tensor:

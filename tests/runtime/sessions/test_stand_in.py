@@ -52,7 +52,7 @@ def test_what_the_file_does_not_bear_out_is_refused(
     bare: Path, options: dict[str, object], kind: type[FlashribError], says: str
 ) -> None:
     with pytest.raises(kind, match=says):
-        open_session(bare, device="cpu", **options)  # type: ignore[arg-type]
+        open_session(bare, device="cpu", **options)
 
 
 def test_windows_in_the_file_decide(tmp_path: Path) -> None:
