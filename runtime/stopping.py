@@ -33,6 +33,9 @@ received: list[int] = []
 said: list[bool] = []
 """Whether the line about it was printed."""
 
+broken: list[str] = []
+"""Devices that failed: their libraries end the process with a crash where Python frees what is left of them."""
+
 _raised: list[bool] = []
 _callbacks: set[Callable[[], Any]] = set()
 _lock = threading.Lock()
@@ -115,8 +118,12 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def end() -> None:
-    """End the process at once, without what Python and libraries do at its end; nothing temporary is left behind."""
+def end(code: int | None = None) -> None:
+    """End the process at once, without what Python and libraries do at its end; nothing temporary is left behind.
+
+    Args:
+        code: what it exits with; None: what the signal that came says, and a line about it.
+    """
     for child in multiprocessing.active_children():
         with contextlib.suppress(Exception):
             child.terminate()
@@ -129,8 +136,9 @@ def end() -> None:
             held = finalizer.peek()
             if held is not None and type(held[0]) is tempfile.TemporaryDirectory:
                 held[0].cleanup()
-    if not said:
+    if code is None and not said:
         say()
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-    os._exit(exit_code())
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(exit_code() if code is None else code)

@@ -28,6 +28,8 @@ def program() -> int:
         code = _interrupted()
     if stopping.received:
         stopping.end()
+    if stopping.broken:
+        stopping.end(code)
     return code
 
 

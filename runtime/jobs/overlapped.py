@@ -80,8 +80,8 @@ class _Overlapped:
                 # Not here: the traceback keeps the arrays of what failed.
                 again = list(self._in_work)
                 self._in_work.clear()
-                if not again:
-                    raise
+                if not (again and self._steps.session.workers):
+                    raise  # nothing that a picture alone could change
             else:
                 again = [self._alone] if self._alone is not None else []
             self._alone = None

@@ -40,12 +40,19 @@ SIZES = 8
 
 _LOG_FATAL_ONLY = 4
 _DEVICE = "cuda"  # of buffers
-_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
+_NO_KERNEL = re.compile(r"(?:Could not find an implementation for|Provider type for) (\w+)")
 _COMPLETED = b"completed_v"  # see `flashrib.export.operators.window.bodies.attention_onnxruntime`
 _NO_GRAPH = "-1"  # the id of runs that are not recorded
 
 # What ONNX Runtime says when the GPU's memory is full.
-_FULL = ("Failed to allocate memory", "out of memory", "OUT_OF_MEMORY", "bad_alloc", "ALLOC_FAILED")
+_FULL = (
+    "Failed to allocate memory",
+    "out of memory",
+    "OUT_OF_MEMORY",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "is smaller than requested",  # of its arena, where gpu_mem_limit bounds it
+)
 
 
 def reason_against(path: str | os.PathLike[str], info: ModelInfo) -> str:

@@ -11,7 +11,7 @@ from flashrib.runtime.errors import DeviceFailedError, OutOfMemoryError
 from flashrib.runtime.progress import Progress
 from flashrib.runtime.sessions.protocol import Pixels, Session, TileWorker
 from flashrib.runtime.tiling.plan import plan
-from flashrib.runtime.tiling.run import say_failed
+from flashrib.runtime.tiling.run import no_workers, say_failed
 from flashrib.runtime.tiling.upscale import DEFAULT_HALO, tile_sides, upscale_array
 
 
@@ -46,6 +46,8 @@ def upscale_frames(
         UsageError, OutOfMemoryError, SessionError: as `upscale_array`.
     """
     scale, workers = session.info.scale, session.workers
+    if not workers:
+        raise no_workers()
     in_work: deque[_InWork] = deque()
     turn, too_large = 0, math.inf  # pixels of a frame that did not fit
     one_tile: dict[tuple[int, int], bool] = {}  # what is decided once for a size

@@ -44,7 +44,7 @@ def run_tiles(session: Session, source: Source, tiles: TilePlan, sink: Sink, pro
     """
     workers = session.workers
     if not workers:
-        raise SessionError("the session is closed, or its devices failed: make a new one")
+        raise no_workers()
     # One is written, one is filled, and tiles that run ahead fill some.
     open_bands = 2 + -(-sum(worker.ahead for worker in workers) // len(tiles.columns))
     info = session.info
@@ -253,6 +253,11 @@ def _work_together(workers: Sequence[TileWorker], job: _Job) -> None:
             except BaseException:  # Ctrl-C too: the threads must not go on
                 job.stop()
                 raise
+
+
+def no_workers() -> SessionError:
+    """What is said where a session has no worker left."""
+    return SessionError("the session is closed, or its devices failed: make a new one")
 
 
 def say_failed(error: DeviceFailedError) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from flashrib.model import build_model
 from flashrib.model.attention.window import window_attention
+from flashrib.model.attention.window.op import window_attention_triton
 from flashrib.model.checkpoint import save_safetensors
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import Pair, PatchSampler
@@ -55,6 +56,35 @@ def test_one_logit_far_above_the_others(window: tuple[int, int], logit: int) -> 
     exact = window_attention(*(t.double() for t in args), window, 1, form="reference")
     ours = window_attention(*args, window, 1).double()
     assert (ours - exact).square().mean().sqrt() <= 1e-3 * exact.square().mean().sqrt()
+
+
+STEEP = [
+    (window, head_dim, rank, shifted)
+    for window in (8, 16, 32, 64, 96)
+    for head_dim, rank in ((16, 16), (16, 24), (16, 32), (30, 18), (32, 32))
+    for shifted in (False, True)
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", STEEP, ids=str)
+def test_logits_that_leave_the_range_of_16_bits(case: tuple[int, int, int, bool], dtype: torch.dtype) -> None:
+    """Every row of the table of blocks has to repeat its work with the online softmax; with gate and biases, as networks call it."""
+    side, head_dim, rank, shifted = case
+    heads, g = 2, seeded(11)
+    inner, shift = heads * head_dim, (side // 2, side // 2) if shifted else (0, 0)
+    qkv = torch.randn(1, side + 3, side, 3 * inner, generator=g)
+    qkv[..., :inner] *= 12.0 if dtype == torch.float16 else 40.0
+    codes = [torch.randn(heads, side * side, rank, generator=g) for _ in range(2)]
+    gate = torch.randn(1, side + 3, side, inner, generator=g)
+    args = [t.to("cuda", dtype) for t in (qkv, *codes, gate)]
+    qkv_bias, gate_bias = torch.randn(3 * inner, generator=g).cuda(), torch.randn(inner, generator=g).cuda()
+    qkv_bias[inner : 2 * inner] = 0  # that of k is not read
+    exact = [(args[0] + qkv_bias).to(dtype).double(), *(t.double() for t in args[1:])]  # queries are rounded once more
+    wanted = window_attention(*exact[:3], (side, side), heads, shift, form="reference")
+    wanted *= torch.sigmoid(exact[3] + gate_bias)
+    found = window_attention_triton(*args[:3], (side, side), heads, shift, args[3], qkv_bias, gate_bias).double()
+    assert (found - wanted).square().mean() <= (8 * torch.finfo(dtype).eps) ** 2 * wanted.square().mean()
 
 
 def test_session_equals_cpu(tmp_path: Path) -> None:

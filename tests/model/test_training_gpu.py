@@ -36,6 +36,7 @@ def case() -> tuple[nn.Module, Tensor, Tensor]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is loaded
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler of PyTorch 2.11 looks at it itself
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # the compiler's advice
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_gradients_in_bfloat16(case: tuple[nn.Module, Tensor, Tensor], compiled: bool) -> None:
     """At most twice as far from float64 as the plain layers under the same autocast."""

@@ -144,7 +144,7 @@ def window_attention_triton(
     layer = (list(window), num_heads, list(shift))
     out: Tensor
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        out, _ = torch.ops.flashrib.window_attention_with_lse(*tensors, *layer)
+        out, _ = _window_attention_with_lse(*tensors, *layer)
     else:
-        out = torch.ops.flashrib.window_attention(*tensors, *layer)
+        out = _window_attention(*tensors, *layer)
     return out

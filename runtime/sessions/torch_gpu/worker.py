@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flashrib.runtime import stopping
 from flashrib.runtime.errors import DeviceFailedError, OutOfMemoryError, SessionError
 from flashrib.runtime.noise import padded
 from flashrib.runtime.sessions.protocol import Batch, Pixels, not_finite, wrong_shape
@@ -299,6 +300,7 @@ class GpuWorker:
             if self._answers():
                 raise
             self.failed = True
+            stopping.broken.append(self.device)
             raise DeviceFailedError(str(error)) from error
 
     def _answers(self) -> bool:

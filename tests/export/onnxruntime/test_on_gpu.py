@@ -1,5 +1,7 @@
 """Files with a library of every operator, in plain ONNX Runtime on a GPU, compared with PyTorch in float32."""
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +183,15 @@ def test_step(radius: int, down: int, text: int, grid: tuple[int, int], precisio
         for end, value in zip(session.get_inputs(), given, strict=True)
     }
     found = run_poisoned(session, feeds, session.get_outputs()[0].name, tuple(wanted.shape))
-    assert error_of(found, wanted) <= BOUNDS[precision]
+    assert error_of(found, wanted) <= max(BOUNDS[precision], 1.2 * _error_of_pytorch(step, given, wanted, precision))
+
+
+def _error_of_pytorch(step: Network, given: Sequence[torch.Tensor], wanted: torch.Tensor, precision: str) -> float:
+    """What the step loses where PyTorch computes all of it in that precision: bf16 alone costs two per cent in some."""
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    with torch.inference_mode():
+        half = [tensor.to("cuda", dtype) if tensor.is_floating_point() else tensor.cuda() for tensor in given]
+        return error_of(copy.deepcopy(step).to("cuda", dtype)(*half).float().cpu(), wanted)
 
 
 def _built(trained: Network, folder: Path, options: ExportOptions) -> LibraryManifest:

@@ -15,7 +15,7 @@ from flashrib.runtime.jobs import overlapped, picture
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
 from flashrib.runtime.tiling.upscale import upscale_picture
 from tests.runtime.sessions.fakes import BlurredWindowSession
-from tests.runtime.tiling.test_run import Spread, Worker
+from tests.runtime.tiling.test_run import Failing, Mortal, Spread, Worker
 from tests.runtime.tiling.test_upscale import noise
 
 
@@ -99,6 +99,20 @@ def test_a_picture_that_fails_on_the_device(
     monkeypatch.setattr(Worker, "submit", submit)
     assert main(["upscale", "in", "-o", "out"]) == 0
     assert "6 of 6 pictures upscaled, 5 of them by an earlier run" in capsys.readouterr().out
+
+
+def test_a_device_that_fails_for_good_ends_the_batch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, not one for each picture that is left; a second run does the rest."""
+    broken = Mortal([Failing(BlurredWindowSession(), "collect", 3)])
+    monkeypatch.setattr(upscale, "open_chosen", lambda _: (broken, Path("m.pth"), "torch"))
+    assert main(["upscale", "in", "-o", "out"]) == 1
+    assert capsys.readouterr().err == "flashrib: error: unspecified launch failure\n"
+    whole = Spread([Worker(BlurredWindowSession())])
+    monkeypatch.setattr(upscale, "open_chosen", lambda _: (whole, Path("m.pth"), "torch"))
+    assert main(["upscale", "in", "-o", "out"]) == 0
+    assert re.search(r"6 of 6 pictures upscaled, [1-3] of them by an earlier run", capsys.readouterr().out)
 
 
 def test_ctrl_c_leaves_whole_pictures_alone(session: Spread, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,8 @@ def test_a_session_without_workers_of_its_own_has_one() -> None:
 def test_a_closed_session_says_so() -> None:
     with pytest.raises(SessionError, match="the session is closed"):
         upscale_array(Spread([]), noise(20, 20, 3), tile=16)
+    with pytest.raises(SessionError, match="the session is closed"):
+        list(upscale_frames(Spread([]), [noise(20, 20, 3)]))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
