@@ -38,7 +38,7 @@ def read_before_written(text: str) -> list[str]:
 def _uniform_registers(name: str, operands: str) -> tuple[set[int], set[int]]:
     reads: set[int] = set()
     writes: set[int] = set()
-    pairs, wide = re.search(r"\.64\b", name) is not None, "WIDE" in name
+    pairs, wide = re.match(r"U\w+\.64\b", name) is not None, "WIDE" in name
     first, *others = operands.split(",")
     for place, operand in enumerate((first, *others)):
         for kind, number, pair in _REGISTER.findall(operand):
