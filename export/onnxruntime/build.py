@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto
 
 from flashrib.export.onnxruntime import external
 from flashrib.export.onnxruntime.check import check_bodies, run_on_gpu
+from flashrib.export.onnxruntime.float_nodes import with_float_nodes
 from flashrib.export.onnxruntime.graph import with_library
 from flashrib.export.onnxruntime.library import build_library, table_of
 from flashrib.export.onnxruntime.options import CURRENT, PRECISIONS, LibraryOptions
@@ -77,6 +78,7 @@ def build_with_library(
     else:
         graph = _given(model, output, options, arch, scale, key)
     graph, operators = with_library(graph, capabilities)
+    with_float_nodes(graph)
     _state_weights(graph)
     table, images = table_of(operators, capabilities)
     beside = output.parent if network is None and external_files(model) else None  # where large files need no copy
