@@ -5,6 +5,7 @@ of the session's own. A file with a library of custom operators gets it, once th
 """
 
 import contextlib
+import logging
 import mmap
 import os
 import re
@@ -222,10 +223,27 @@ class OnnxRuntimeCudaSession(SessionBase):
     def _compute(self, batch: Batch) -> Batch:
         shape = "x".join(str(side) for side in batch.shape)
         with _one_line(f"ONNX Runtime failed on a batch of {shape} on the GPU"):
-            bound = self._bind(batch.shape)
-            bound.source.update_inplace(np.ascontiguousarray(batch, dtype=self._dtype))
-            self._session.run_with_iobinding(bound.binding, bound.run_options)
-            result: Batch = bound.result.numpy().astype(np.float32, copy=False)
+            try:
+                return self._launch(batch)
+            except Exception as error:
+                if not (self.graphs and "capture" in str(error)):
+                    raise
+            # Not in the handler: the traceback keeps the session.
+            self.graphs = False
+            self.free()
+            logging.getLogger("flashrib").warning(
+                "flashrib: warning: %s cannot be recorded as a CUDA graph on %s: kernels are launched one by one, which slows small"
+                " tiles down",
+                self._path,
+                *self.devices,
+            )
+            return self._launch(batch)
+
+    def _launch(self, batch: Batch) -> Batch:
+        bound = self._bind(batch.shape)
+        bound.source.update_inplace(np.ascontiguousarray(batch, dtype=self._dtype))
+        self._session.run_with_iobinding(bound.binding, bound.run_options)
+        result: Batch = bound.result.numpy().astype(np.float32, copy=False)
         return result
 
     def _bind(self, shape: tuple[int, ...]) -> _Bound:

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,6 +146,29 @@ def test_sizes_come_and_go(stand_in: None, tmp_path: Path) -> None:
     assert not session.workers
     with pytest.raises(SessionError, match="the ONNX Runtime session is closed"):
         session.run(batch)
+
+
+def test_what_cannot_be_recorded_is_launched(
+    stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = np.random.default_rng(0).random((1, 3, 9, 7), np.float32)
+    model = write_onnx(tmp_path / "m.onnx")
+
+    class Recording:
+        def __init__(self, session: Any) -> None:
+            self.io_binding = session.io_binding
+
+        def run_with_iobinding(self, *arguments: Any) -> None:
+            raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
+
+    with OnnxRuntimeCudaSession(model) as session, OnnxRuntimeSession(model) as reference:
+        session.graphs, session._session = True, Recording(session._session)
+        np.testing.assert_array_equal(session.run(batch), reference.run(batch))
+        assert not session.graphs
+    assert [r.getMessage() for r in caplog.records] == [
+        f"flashrib: warning: {model} cannot be recorded as a CUDA graph on cuda:0: kernels are launched one by one, which slows"
+        " small tiles down"
+    ]
 
 
 def test_tiles_through_the_worker(stand_in: None, tmp_path: Path) -> None:
