@@ -148,9 +148,7 @@ def test_sizes_come_and_go(stand_in: None, tmp_path: Path) -> None:
         session.run(batch)
 
 
-def test_what_cannot_be_recorded_is_launched(
-    stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_cannot_be_recorded_is_launched(stand_in: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     batch = np.random.default_rng(0).random((1, 3, 9, 7), np.float32)
     model = write_onnx(tmp_path / "m.onnx")
 
