@@ -60,20 +60,31 @@ class Exchange:
     def _peer(self, rank: int) -> int:
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
-    def neighbours(self, x: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-        """Rows above and below a band (B, rows*W, ...) from the devices that have them."""
-        reach, width = (radius - 1) * self.width, self.width
-        size = list(x.shape)
-        above = x.new_empty([size[0], self.above * width, *size[2:]])
-        below = x.new_empty([size[0], self.below * width, *size[2:]])
+    @property
+    def room(self) -> tuple[int, int, int]:
+        """Tokens of the rows above and below, and pooled keys: what the attention wants room for among its operands."""
+        return self.above * self.width, self.below * self.width, sum(self._pooled())
+
+    def _pooled(self) -> list[int]:
+        """Pooled keys of each device."""
+        return [(last - first) * self.width // self.down**2 if self.down else 0 for first, last in self.bands]
+
+    def neighbours(self, k: Tensor, v: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+        """k and v of the rows above and below a band (B, rows*W, 2, h, D), from the devices that have them; k, v (B, rows*W, h, D)."""
+        reach = (radius - 1) * self.width
+
+        def edge(part: slice) -> Tensor:
+            return torch.stack((k[:, part], v[:, part]), 2)  # so that one message carries both
+
+        size = [k.shape[0], 0, 2, *k.shape[2:]]
+        above, below = (k.new_empty([size[0], count, *size[2:]]) for count in self.room[:2])
         steps = []
         if self.rank > 0:
-            steps.append(dist.P2POp(dist.isend, x[:, :reach].contiguous(), self._peer(self.rank - 1), self.group))
+            steps.append(dist.P2POp(dist.isend, edge(slice(0, reach)), self._peer(self.rank - 1), self.group))
             steps.append(dist.P2POp(dist.irecv, above, self._peer(self.rank - 1), self.group))
         if self.rank < self.parts - 1:
-            steps.append(
-                dist.P2POp(dist.isend, x[:, x.shape[1] - reach :].contiguous(), self._peer(self.rank + 1), self.group)
-            )
+            last = slice(k.shape[1] - reach, None)
+            steps.append(dist.P2POp(dist.isend, edge(last), self._peer(self.rank + 1), self.group))
             steps.append(dist.P2POp(dist.irecv, below, self._peer(self.rank + 1), self.group))
         for work in dist.batch_isend_irecv(steps) if steps and reach else ():
             work.wait()
@@ -91,26 +102,38 @@ class Exchange:
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, text: int, radius: int, scale: float, weight: Tensor | None
     ) -> Tensor:
-        """q, k, v (B, text + own rows * W, h, D) -> the same shape; text results are those over the whole picture, on all devices."""
+        """Attention of the text and the band's own rows; what is missing of k and v is fetched into its place.
+
+        Args:
+            q: (B, n, h, D), n = text + (rows above + own rows + rows below) * W; rows of others may hold anything.
+            k: (B, n, h, D), or (B, n + pooled, h, D), likewise.
+            v: likewise.
+            text: number of text tokens.
+            radius: of the disc.
+            scale: of the logits.
+            weight: of pooling, or None.
+
+        Returns:
+            (B, text + own rows * W, h, D); text results are those over the whole picture, on all devices.
+        """
         rows, width = self.last - self.first, self.width
-        both = torch.stack((k, v), 2)  # (B, n, 2, h, D), so that one message carries both
-        words, own = both[:, :text], both[:, text:]
-        above, below = self.neighbours(own, radius)
-        parts = [words, above, own, below]
+        start = text + self.above * width
+        stop = start + rows * width
+        n = q.shape[1]
+        received = self.neighbours(k[:, start:stop], v[:, start:stop], radius)
+        for index, x in enumerate((k, v)):
+            x[:, text:start], x[:, stop:n] = received[0][:, :, index], received[1][:, :, index]
         pooled = 0
         if weight is not None:
-            image = own.flatten(2, 3)
-            mine = pool_tokens(image, weight, (rows, width), 0).reshape(own.shape[0], -1, *own.shape[2:])
-            counts = [(last - first) * width // self.down**2 for first, last in self.bands]
-            parts += self.gather(mine, counts)
-            pooled = sum(counts)
-        k, v = torch.cat(parts, 1).unbind(2)
-        queries = q.new_zeros(q.shape[0], text + (self.above + rows + self.below) * width, *q.shape[2:])
-        start = text + self.above * width
-        queries[:, :text] = q[:, :text]
-        queries[:, start : start + rows * width] = q[:, text:]
+            mine = torch.stack([pool_tokens(x[:, start:stop], weight, (rows, width), 0) for x in (k, v)], 2)
+            keys, values = torch.cat(self.gather(mine, self._pooled()), 1).unbind(2)
+            pooled = keys.shape[1]
+            if k.shape[1] == n:
+                k, v = torch.cat((k, keys), 1), torch.cat((v, values), 1)
+            else:
+                k[:, n:], v[:, n:] = keys, values
         out, lse = disc_attention_band(
-            queries,
+            q,
             k,
             v,
             (self.above + rows + self.below, width),
@@ -119,12 +142,12 @@ class Exchange:
             scale,
             pooled,
             (self.above, self.above + rows),
-            (0 if self.rank == 0 else start, start + rows * width),
+            (0 if self.rank == 0 else start, stop),
         )
         outs = self.gather(out[:, :text].contiguous(), [text] * self.parts)
         lses = self.gather(lse[:, :, :text].transpose(1, 2).contiguous(), [text] * self.parts)
         merged, _ = merge_attention(torch.stack(outs), torch.stack(lses).transpose(2, 3))
-        return torch.cat((merged, out[:, start : start + rows * width]), 1)
+        return torch.cat((merged, out[:, start:stop]), 1)
 
 
 class BandedClear(nn.Module):
@@ -161,8 +184,10 @@ class BandedClear(nn.Module):
         grid = (hidden_states.shape[1], hidden_states.shape[2])
         text = encoder_hidden_states.shape[1]
         exchange = Exchange(grid, config.radius, config.down, self.group)
-        own = slice(text + exchange.first * grid[1], text + exchange.last * grid[1])
-        angles = [torch.cat((t[:text], t[own])) for t in rotation(config, grid, text, hidden_states.device)]
+        seen = slice(
+            text + (exchange.first - exchange.above) * grid[1], text + (exchange.last + exchange.below) * grid[1]
+        )
+        angles = [torch.cat((t[:text], t[seen])) for t in rotation(config, grid, text, hidden_states.device)]
         for module in self.network.modules():
             if isinstance(module, FoldedAttention):
                 module.exchange = exchange

@@ -70,7 +70,10 @@ class Where:
 
 
 class Exchange(Protocol):
-    """Attention over keys that several devices have."""
+    """Attention over keys that several devices have; see `flashrib.model.architectures.clear_dit.bands.Exchange`."""
+
+    @property
+    def room(self) -> tuple[int, int, int]: ...
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, text: int, radius: int, scale: float, weight: Tensor | None
@@ -105,9 +108,9 @@ class FoldedAttention(nn.Module):
     def forward(self, x: Tensor, words: Tensor | None, where: Where) -> Tensor:
         """x (B, n, C), or (B, H*W, C) and words (B, T, C) -> (B, n, C), text first."""
         config, grid, text = self.config, where.grid, where.text
-        alone = self.exchange is None
-        pooled = grid[0] * grid[1] // config.down**2 if config.down and alone else 0
-        joint = self._joint(x, words, text, pooled)
+        alone = 0, 0, grid[0] * grid[1] // config.down**2 if config.down else 0
+        above, below, pooled = alone if self.exchange is None else self.exchange.room
+        joint = self._joint(x, words, text, above, below, pooled)
         text_norms = self.image if self.text is None else self.text
         q, k, v = norm_and_rotate(
             joint,
@@ -135,22 +138,30 @@ class FoldedAttention(nn.Module):
                 pool_into(k, v, self.pool, grid, text)
         return disc_attention(q, k, v, grid, text, config.radius, scale, pooled)[0].flatten(2)
 
-    def _joint(self, x: Tensor, words: Tensor | None, text: int, pooled: int) -> Tensor:
-        """q, k and v of all tokens (B, n, 3, h, D); on a GPU with room for the pooled ones, and each product in its place at once."""
-        config = self.config
-        batch, n = x.shape[0], x.shape[1] + (text if words is not None else 0)
-        if x.is_cuda:
-            whole = x.new_empty(batch, n + pooled, 3 * config.dim)
-            for one in range(batch):
-                if words is not None and self.text is not None:
-                    torch.addmm(self.text.qkv.bias, words[one], self.text.qkv.weight.t(), out=whole[one, :text])
-                    torch.addmm(self.image.qkv.bias, x[one], self.image.qkv.weight.t(), out=whole[one, text:n])
-                else:
-                    torch.addmm(self.image.qkv.bias, x[one], self.image.qkv.weight.t(), out=whole[one, :n])
+    def _joint(self, x: Tensor, words: Tensor | None, text: int, above: int, below: int, pooled: int) -> Tensor:
+        """q, k and v of all tokens (B, n, 3, h, D), with room for tokens of other devices above and below the image's own; on a GPU
+        with room for the pooled ones, and each product in its place at once."""
+        config, image = self.config, self.image.qkv
+        if words is not None and self.text is not None:
+            pieces = [(self.text.qkv, words, 0), (image, x, text + above)]
+        elif above:
+            pieces = [(image, x[:, :text], 0), (image, x[:, text:], text + above)]
         else:
-            whole = self.image.qkv(x)
-            if words is not None and self.text is not None:
-                whole = torch.cat((self.text.qkv(words), whole), 1)
+            pieces = [(image, x, 0)]
+        batch, stop = x.shape[0], pieces[-1][2] + pieces[-1][1].shape[1]
+        if x.is_cuda:
+            whole = x.new_empty(batch, stop + below + pooled, 3 * config.dim)
+            for linear, given, first in pieces:
+                for one in range(batch):
+                    place = whole[one, first : first + given.shape[1]]
+                    torch.addmm(linear.bias, given[one], linear.weight.t(), out=place)
+        else:
+            parts = [linear(given) for linear, given, _ in pieces]
+            if above:
+                parts.insert(1, x.new_zeros(batch, above, 3 * config.dim))
+            if below:
+                parts.append(x.new_zeros(batch, below, 3 * config.dim))
+            whole = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         return whole.reshape(batch, -1, 3, config.heads, config.head_dim)
 
 
