@@ -104,10 +104,10 @@ def _class_rows(
 
 @triton.jit
 def _patch_rows(
-    base, offsets, count, sum_v, results, start, tokens,
+    base, offsets, count, sum_v, results, logs, start, tokens,
     STRIDE: tl.constexpr, C: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr, ZERO: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
-    """Attention of the patch queries start..start+BM-1 (tokens, from 1) of one head, stored to `results`."""
+    """Attention of the patch queries start..start+BM-1 (tokens, from 1) of one head to `results`, their lse to `logs` unless None."""
     channel = tl.arange(0, DP)[None, :]
     row = start + tl.arange(0, BM)
     end = tokens - 1
@@ -158,11 +158,13 @@ def _patch_rows(
     acc = acc * (1.0 / total)[:, None]
     inside = (row <= end)[:, None] & (channel < D)
     tl.store(results + (row * C)[:, None] + channel, acc.to(results.dtype.element_ty), mask=inside)
+    if logs is not None:
+        tl.store(logs + row, highest + tl.log2(total), mask=row <= end)
 
 
 @triton.jit(do_not_specialize=["tokens", "span"])
 def offset_attention_kernel(
-    qkv, offsets, sums, parts, tokens, span, out,
+    qkv, offsets, sums, parts, tokens, span, out, lse,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, BM: tl.constexpr,
     ZERO: tl.constexpr, FIRST: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
@@ -177,6 +179,8 @@ def offset_attention_kernel(
         tokens: N + 1, the class token first.
         span: patch queries of a program, a multiple of BM.
         out: (B, tokens, HEADS*D).
+        lse: None, or (B, HEADS, tokens), float32: gets log2 of the sum of a query's weights, which are powers of e, for the backward pass.
+            Not with FIRST "own".
         DP, MP: powers of two that D and M are padded to.
         BM: queries of a block, a power of two.
         ZERO: keys left out have logit 0; else weight 0.
@@ -208,6 +212,9 @@ def offset_attention_kernel(
     last = tl.minimum(first + span, tokens)
     base = qkv + image.to(tl.int64) * tokens * STRIDE + head * D
     results = out + image.to(tl.int64) * tokens * C + head * D
+    logs = lse
+    if lse is not None:
+        logs += (image * HEADS + head).to(tl.int64) * tokens
     slot = tl.arange(0, MP)
     listed = tl.load(offsets + head * M + slot, mask=slot < M, other=2147483647)
     count = tl.sum((listed < tokens - 1).to(tl.int32), 0)
@@ -216,6 +223,8 @@ def offset_attention_kernel(
     if FIRST == "whole":
         top, total, acc, sum_v = _class_rows(base, 0, tokens, STRIDE, C, D, DP, BM, ZERO)
         tl.store(results + channel, (acc / total).to(out.dtype.element_ty), mask=channel < D)
+        if lse is not None:
+            tl.store(logs, top + tl.log2(total))
     elif FIRST == "part":
         # the class token as a key belongs to the first program's part
         top, total, acc, sum_v = _class_rows(base, tl.where(chunk == 0, 0, first), last, STRIDE, C, D, DP, BM, False)
@@ -226,7 +235,9 @@ def offset_attention_kernel(
     if ZERO and FIRST != "whole":
         sum_v = tl.load(sums + (image * HEADS + head) * D + channel, mask=channel < D, other=0.0)
     for start in tl.range(first, last, BM):
-        _patch_rows(base, offsets + head * M, count, sum_v, results, start, tokens, STRIDE, C, D, DP, BM, ZERO, PACKED)
+        _patch_rows(
+            base, offsets + head * M, count, sum_v, results, logs, start, tokens, STRIDE, C, D, DP, BM, ZERO, PACKED
+        )
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -259,10 +270,10 @@ def class_parts_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "count"])
 def merge_kernel(
-    parts, part_sums, sums, out, tokens, count,
+    parts, part_sums, sums, out, lse, tokens, count,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """Row of the class token from its `count` parts, and the sums of v from theirs where there are any. Grid: B * HEADS."""
+    """Row of the class token and its lse from its `count` parts, and the sums of v from theirs where there are any. Grid: B * HEADS."""
     channel = tl.arange(0, DP)[None, :]
     image, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     begin = tl.program_id(0).to(tl.int64) * count
@@ -284,10 +295,14 @@ def merge_kernel(
         if part_sums is not None:
             plain += tl.load(part_sums + ((begin + i) * DP)[:, None] + channel, mask=inside[:, None], other=0.0)
         highest = higher
-    weight = tl.exp2(highest - tl.max(highest, 0))
-    result = tl.sum(acc * weight[:, None], 0) / tl.sum(total * weight, 0)
+    top = tl.max(highest, 0)
+    weight = tl.exp2(highest - top)
+    total = tl.sum(total * weight, 0)
+    result = tl.sum(acc * weight[:, None], 0) / total
     channel = tl.arange(0, DP)
     place = out + image.to(tl.int64) * tokens * (HEADS * D) + head * D
     tl.store(place + channel, result.to(out.dtype.element_ty), mask=channel < D)
+    if lse is not None:
+        tl.store(lse + tl.program_id(0).to(tl.int64) * tokens, top + tl.log2(total))
     if part_sums is not None:
         tl.store(sums + tl.program_id(0) * D + channel, tl.sum(plain, 0), mask=channel < D)

@@ -89,3 +89,19 @@ def plan_of(tokens: int, head_dim: int, zero_logit: bool, element_size: int = 2)
     if zero_logit or tiles.apart:  # under zero_logit every program needs the sums of v before it begins
         return Plan(tiles, chunks, "none", -(-tokens // CLASS_KEYS))
     return Plan(tiles, chunks, "part", chunks)
+
+
+BACKWARD_WARPS = 8
+
+
+def backward_rows(tokens: int, head_dim: int) -> tuple[int, int]:
+    """Tokens of a program of the two kernels of the backward pass: that which prepares and that which owns patches.
+
+    **Reasoned, not measured**: a thread holds 8 values of each block that the second kernel keeps.
+
+    Args:
+        tokens: N + 1.
+        head_dim: channels D of a head.
+    """
+    width, most = power_of_two(head_dim), power_of_two(tokens)
+    return min(8192 // width, most), min(2048 // width, most)

@@ -76,7 +76,7 @@ def compile_kernel(layer: Layer, capability: int, tiles: Tiles) -> Kernel:
         offset_attention_kernel,
         {"qkv": tensor, "offsets": "*i32", "tokens": "i32", "span": "i32", "out": tensor},
         {
-            **dict.fromkeys(("sums", "parts")),
+            **dict.fromkeys(("sums", "parts", "lse")),
             "HEADS": layer.heads,
             "D": layer.head_dim,
             "DP": power_of_two(layer.head_dim),

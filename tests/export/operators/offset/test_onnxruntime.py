@@ -35,7 +35,7 @@ def test_launches_are_those_of_pytorch(
 ) -> None:
     """Heads of one program, of several, and with the class token's row in launches of its own."""
     wanted: list[Launched] = []
-    monkeypatch.setattr(op, "_with_warps", lambda kernel, warps: kernel)
+    monkeypatch.setattr(op, "with_warps", lambda kernel, warps: kernel)
     monkeypatch.setattr(op, "wrap_triton", lambda kernel: Recorder(kernel, wanted))
     qkv, offsets = torch.zeros(2, tokens, 3 * 3 * 64, dtype=dtype), torch.zeros(3, 5, dtype=torch.int32)
     op._offset_attention.__wrapped__(qkv, offsets, 3, mode == "zero_logit")

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime import interpreter
 
+from flashrib.model.attention.fibonacci import FORMS, Form, backward, offset_attention, op, tuning
 from flashrib.model.attention.fibonacci import kernel as kernels
-from flashrib.model.attention.fibonacci import offset_attention, op, tuning
 from flashrib.model.attention.fibonacci.tuning import Tiles
 from tests.model.attention.fibonacci.cases import LAYERS, layer
 
@@ -37,6 +37,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
         return self.new_full(flat, float("nan") if options["dtype"].is_floating_point else -1, **options)
 
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+    monkeypatch.setattr(torch, "empty_like", lambda x: x.new_empty(x.shape))
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_one_launch(first: str, mode: str) -> None:
     span = 16 if first == "own" else 1 << 20
     programs = batch * heads * (-(-(tokens - 1) // span) + (first == "own"))
     kernels.offset_attention_kernel[(programs,)](
-        *(qkv.float(), offsets, None, None, tokens, span, out),
+        *(qkv.float(), offsets, None, None, tokens, span, out, None),
         HEADS=heads,
         D=16,
         DP=16,
@@ -145,3 +146,81 @@ def test_one_launch(first: str, mode: str) -> None:
         PACKED=False,
     )
     assert error(out, wanted) <= 2e-6
+
+
+def gradients(form: Form, qkv: Tensor, offsets: Tensor, heads: int, mode: str) -> tuple[Tensor, Tensor]:
+    """Result and gradient of qkv."""
+    x = qkv.clone().requires_grad_()
+    out = form(x, offsets, heads, mode)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(qkv.dtype)
+    (found,) = torch.autograd.grad(out, x, weights.to(out.dtype))
+    return out.detach(), found
+
+
+def check_gradients(qkv: Tensor, offsets: Tensor, heads: int, mode: str, floor: float) -> None:
+    """Of each of q, k and v, of the patches and of the class token."""
+    exact, plain = (gradients(FORMS["reference"], x, offsets, heads, mode) for x in (qkv.double(), qkv))
+    out, found = gradients(op.offset_attention_triton, qkv, offsets, heads, mode)
+    assert found.dtype == qkv.dtype
+    assert error(out, exact[0]) <= 2 * error(plain[0], exact[0]) + floor
+    for ours, theirs, wanted in zip(*(x.chunk(3, dim=-1) for x in (found, plain[1], exact[1])), strict=True):
+        for tokens in (slice(0, 1), slice(1, None)):
+            bound = 2 * error(theirs[:, tokens], wanted[:, tokens]) + floor
+            assert error(ours[:, tokens], wanted[:, tokens]) <= bound
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "zero_logit") for name in LAYERS), ("modified", "neg_inf"), ("one-head", "neg_inf")]
+)
+def test_gradients_of_layers(name: str, mode: str, cut: Callable[[str], None]) -> None:
+    cut("parts")
+    qkv, offsets, heads = layer(name)
+    check_gradients(qkv.float(), offsets, heads, mode, 2e-6)
+
+
+@pytest.mark.parametrize(("named", "mode"), [("whole", "zero_logit"), ("whole", "neg_inf"), ("apart", "neg_inf")])
+def test_gradients_of_cuts(named: str, mode: str, cut: Callable[[str], None]) -> None:
+    cut(named)
+    qkv, offsets, heads = layer("modified")
+    check_gradients(qkv[:1].float(), offsets, heads, mode, 2e-6)
+
+
+@pytest.mark.parametrize("mode", MASKED)
+@pytest.mark.parametrize("named", DTYPES)
+def test_gradients_of_dtypes(named: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several programs of both kernels, the last ones with tokens beyond the end."""
+    monkeypatch.setattr(backward, "backward_rows", lambda *_: (32, 16))
+    dtype, floor = DTYPES[named]
+    qkv, offsets, heads = layer("grid-7")
+    check_gradients(qkv[:1].to(dtype), offsets, heads, mode, floor)
+
+
+@pytest.mark.parametrize("width", [64, 80, 128])
+def test_gradients_of_wide_heads(width: int) -> None:
+    offsets = torch.tensor([[0, 2, 5]], dtype=torch.int32)
+    qkv = torch.randn(1, 20, 3 * width, generator=torch.Generator().manual_seed(width))
+    qkv[..., :width] *= width**-0.5
+    check_gradients(qkv.half(), offsets, 1, "zero_logit", 1e-3)
+
+
+@pytest.mark.parametrize("mode", MASKED)
+def test_gradients_of_large_logits(mode: str) -> None:
+    """e^300 leaves float32, and e^-300 is 0. Gradients of logits are next to nothing here, so the error is one of the whole gradient."""
+    qkv, offsets, heads = layer("grid-7")
+    queries, keys, _ = qkv[:1].chunk(3, dim=-1)
+    queries.fill_(300 / 16)
+    keys.fill_(1.0)
+    keys[:, ::2] *= -1
+    _, found = gradients(op.offset_attention_triton, qkv[:1].float(), offsets, heads, mode)
+    _, exact = gradients(FORMS["reference"], qkv[:1], offsets, heads, mode)
+    assert error(found, exact) <= 2e-4
+
+
+def test_no_logarithms_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    qkv, offsets, heads = layer("two-patches")
+    seen = []
+    monkeypatch.setattr(op, "_forward", lambda *arguments: seen.append(arguments[-1]) or qkv.float())
+    op.offset_attention_triton(qkv.float(), offsets, heads, "neg_inf")
+    with torch.no_grad():
+        op.offset_attention_triton(qkv.float().requires_grad_(), offsets, heads, "neg_inf")
+    assert seen == [None, None]
