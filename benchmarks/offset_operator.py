@@ -1,6 +1,9 @@
 """`offset_attention` for `sparse_attention.py`: against PyTorch's cuDNN and flash attention, and the official way, a dense mask.
 
-Batches hold about as many tokens at every size. Our input is the fused qkv of a layer; the others get q, k and v of their own.
+Batches hold about as many tokens at every size. Our input is the fused qkv of a layer; the others get q, k and v of their own. With
+--backward every figure is of the operator and its gradients, and the gather form, which reads qkv as well, is among the rivals:
+
+    python benchmarks/sparse_attention.py --operator offset --backward --heads 12 --dtype fp16 --mask neg_inf zero_logit
 """
 
 import argparse
@@ -37,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, nargs="+", default=[3, 6, 12])
     parser.add_argument("--dtype", nargs="+", choices=TYPES, default=["fp16", "bf16"])
     parser.add_argument("--mask", nargs="+", choices=("neg_inf", "zero_logit"), default=["neg_inf"])
+    parser.add_argument("--backward", action="store_true", help="the operator and its gradients")
     parser.add_argument("--official", action="store_true", help="also the official way, which needs up to 40 GB")
 
 
@@ -46,10 +50,17 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
         for heads in arguments.heads:
             for tokens in arguments.tokens:
                 for mask in arguments.mask:
-                    yield case(tokens, heads, name, mask, arguments.official)
+                    yield case(tokens, heads, name, mask, arguments.official, arguments.backward)
 
 
-def case(tokens: int, heads: int, name: str, mask: str, official: bool) -> Case:
+def with_gradients(call: Callable[[], Tensor], grad: Tensor, *inputs: Tensor) -> Callable[[], Tensor]:
+    """The call and the gradients of its inputs, which from now on want them."""
+    for x in inputs:
+        x.requires_grad_()
+    return lambda: torch.autograd.grad(call(), inputs, grad)[0]
+
+
+def case(tokens: int, heads: int, name: str, mask: str, official: bool, backward: bool) -> Case:
     """Make one row."""
     batch = PICTURES[tokens] * 12 // heads
     generator = torch.Generator("cuda").manual_seed(0)
@@ -77,4 +88,15 @@ def case(tokens: int, heads: int, name: str, mask: str, official: bool) -> Case:
 
         rivals["official"] = with_mask
     title = (str(tokens), str(heads), str(batch), name, mask)
-    return Case(title, lambda: offset_attention(qkv, offsets, heads, mask, form="triton"), rivals)
+
+    def sparse(form: str) -> Callable[[], Tensor]:
+        return lambda: offset_attention(qkv, offsets, heads, mask, form=form)
+
+    ours = sparse("triton")
+    if backward:
+        grad = torch.randn(q.shape, generator=generator, device="cuda").to(TYPES[name])
+        rivals = {rival: with_gradients(call, grad, q, k, v) for rival, call in rivals.items()}
+        grad = grad.view(batch, tokens, width)
+        rivals["gather"] = with_gradients(sparse("gather"), grad, qkv)
+        ours = with_gradients(ours, grad, qkv)
+    return Case(title, ours, rivals)
