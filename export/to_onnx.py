@@ -80,8 +80,10 @@ def export_graph(
     model = with_body(model, bodies)
     if options.inline:
         model = _inlined(model)
+    fixed = {"fixed_size": options.tile} if options.tile and config.task == "upscale" else {}
     metadata = describe_network(
         network,
+        **fixed,
         precision=options.precision,
         attention=", ".join(dict.fromkeys(bodies.values())),
         source_sha256=source_sha256,

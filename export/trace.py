@@ -31,6 +31,7 @@ def trace(
     batch: int = 1,
     tile: tuple[int, int] | None = None,
     clamp: bool = False,
+    minimum: int = 2,
 ) -> ModelProto:
     """Return the graph of `network`; its nodes of the domain `flashrib` have no bodies yet.
 
@@ -40,11 +41,12 @@ def trace(
         batch: pictures of a run, static.
         tile: (H, W) in input pixels; None leaves both dynamic.
         clamp: bound the output to 0..1.
+        minimum: least length of an axis that is left open; what is known to be there, such as the first three rows, needs no arithmetic.
     """
     inputs = network.config.inputs()
     chosen = {"batch": batch} | (network.config.open_sizes(*tile) if tile else {})
     examples = tuple(torch.zeros(i.sizes(**chosen), dtype=getattr(torch, i.dtype)) for i in inputs)
-    dynamic = tuple(_dynamic(i, chosen) for i in inputs)
+    dynamic = tuple(_dynamic(i, chosen, max(2, minimum)) for i in inputs)
     if not any(dynamic):
         dynamic = ()
     with _quiet():
@@ -68,10 +70,10 @@ def trace(
     return model
 
 
-def _dynamic(tensor: Input, chosen: Mapping[str, int]) -> dict[int, Any]:
+def _dynamic(tensor: Input, chosen: Mapping[str, int], minimum: int) -> dict[int, Any]:
     """The axes of an input that the graph leaves open."""
     return {
-        index: torch.export.Dim(axis, min=2)
+        index: torch.export.Dim(axis, min=minimum)
         for index, axis in enumerate(tensor.shape)
         if isinstance(axis, str) and axis not in chosen
     }

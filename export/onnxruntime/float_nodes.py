@@ -3,7 +3,7 @@
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-MISSING = frozenset({"Conv", "DepthToSpace", "LeakyRelu", "Pad", "Resize"})
+MISSING = frozenset({"DepthToSpace", "LeakyRelu", "Pad", "Resize"})
 """Operators of ONNX without such a kernel in ONNX Runtime 1.31, of those that flashrib's graphs have."""
 
 _FLOAT = "_as_float"

@@ -50,12 +50,13 @@ def traced_with_passes(network: Network, precision: str, size: Side | None, sour
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     opset = BF16_OPSET if precision == "bf16" else OPSET
     network_for_gpus: Any = gpu_network(network, dtype)  # has its configuration, like a deployment form
-    model = trace(network_for_gpus, opset=opset, tile=size)
+    model = trace(network_for_gpus, opset=opset, tile=size, minimum=config.minimum)
     run_passes(model)
     model = with_body(model, default_bodies(model, precision))
     _add_window_attention(model, precision)
     info = describe_network(
         network,
+        fixed_size=size,
         precision=precision,
         attention=WINDOW_ATTENTION.default[precision],
         source_sha256=source_sha256,

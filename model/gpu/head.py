@@ -121,12 +121,10 @@ class ShuffleHead(nn.Module):
         padding = [0, 0, 2, 2, 2, 2]  # nothing for channels, then left, right, top, bottom
         # the first or last pixel needs itself and two neighbours inside; what lies outside is zero
         if any(columns):
-            x = x.narrow(
-                2, 0 if columns[0] else x.shape[2] - 3, 3
-            )  # a slice may be shorter, says PyTorch 2.11's exporter
+            x = x[:, :, :3] if columns[0] else x[:, :, -3:]
             padding[3 if columns[0] else 2] = 0
         if any(rows):
-            x = x.narrow(1, 0 if rows[0] else x.shape[1] - 3, 3)
+            x = x[:, :3] if rows[0] else x[:, -3:]
             padding[5 if rows[0] else 4] = 0
         return convolve(pad(x, padding), self.border_weight[index], [0, 0]) + self.border_bias[index]
 
