@@ -16,7 +16,7 @@ from torch import Tensor
 from flashrib.model.architectures.fibottention_vit.config import FibottentionConfig
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.checkpoint import save_safetensors
-from flashrib.model.training.classify import FitOptions, accuracy, fit
+from flashrib.model.training.classify import FitOptions, accuracy, begin, fit
 
 CONFIG = FibottentionConfig(
     "fibottention-custom",
@@ -58,14 +58,16 @@ def main() -> None:
     network = network_from_config(dataclasses.replace(CONFIG, mask_mode=arguments.mask))
     x, y, test_x, test_y = digits()
     options = FitOptions(epochs=arguments.epochs, batch=32, lr=2e-3, ema=0.99, shift=1)
-    for epoch, trained in fit(network, x, y, options):
-        share = accuracy(trained, test_x, test_y)
+    state = begin(network, options)
+    for epoch in fit(state, x, y, options):
+        with state.averaged():
+            share = accuracy(network, test_x, test_y)
         print(
             f"epoch {epoch.number}: loss {epoch.loss:.4f}, {share:.2%} of the test pictures, {epoch.seconds:.0f} s",
             flush=True,
         )
-    network.load_state_dict(trained.state_dict())
-    save_safetensors(arguments.output, network.eval(), {"flashrib.recipe": "benchmarks/digits.py"})
+    with state.averaged():
+        save_safetensors(arguments.output, network.eval(), {"flashrib.recipe": "benchmarks/digits.py"})
 
 
 if __name__ == "__main__":

@@ -25,19 +25,21 @@ import torch
 from torch import Tensor
 
 from flashrib.model.architectures.registry import name_of, network_from_config, preset, presets
-from flashrib.model.checkpoint import load_model, save_safetensors
+from flashrib.model.checkpoint import load_model
 from flashrib.model.config import NetworkConfig
 from flashrib.model.network import Network
-from flashrib.model.training.classify import FitOptions, accuracy, fit
+from flashrib.model.training.classify import FitOptions, accuracy, begin, fit
+from flashrib.model.training.log import LOG
+from flashrib.model.training.state import LOCK, STATE, WEIGHTS
 from flashrib.runtime import schema
 from flashrib.runtime.artifacts.files import replacing
+from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.pictures.crop import square
 from flashrib.runtime.pictures.files import read_picture
 from flashrib.runtime.pictures.labelled import find_labelled
 
 TASK = "classify"
-WEIGHTS, LOG = "weights.safetensors", "log.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,14 @@ class ClassifierConfig:
     start: Path | None = None
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run(FitOptions):
+    """What a run must have in common with the one that it continues: how and what network is trained, and the number of pictures."""
+
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pictures: int = 0
 
 
 def is_classifier(path: Path) -> bool:
@@ -111,42 +121,59 @@ def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierC
 def train_classifier(
     config: ClassifierConfig, folder: Path, *, device: str = "auto", minutes: float = math.inf
 ) -> Path:
-    """Train, and return the path of the averaged weights, which are written after every epoch with a line of the log.
+    """Train, or continue the run that lies in `folder`; return the path of the averaged weights.
+
+    All files are written after every epoch, and a run that is continued comes to the same weights as without the interruption.
 
     Args:
         config: what to train.
-        folder: exists; gets `weights.safetensors` and `log.csv`.
+        folder: exists; gets `weights.safetensors` (averaged), `state.pth` (resumable) and `log.csv`.
         device: "auto", "cpu" or "cuda".
         minutes: stop after the epoch in which they are over.
 
     Raises:
-        UsageError: the folder holds a run already, or fields of `network` that the network has not.
-        PictureError, CheckpointError: pictures or `start` that cannot be read.
-        FlashribError: the loss became infinite or NaN.
+        UsageError: the folder holds weights without a state or another run, or fields of `network` that the network has not.
+        PictureError, CheckpointError: pictures, `start` or the state that cannot be read.
+        FlashribError: the loss became infinite or NaN, or another training writes into the folder.
     """
-    weights, log = folder / WEIGHTS, folder / LOG
-    if weights.exists():
+    started = time.monotonic()
+    if (folder / WEIGHTS).exists() and not (folder / STATE).exists():
         raise UsageError(
-            f"{folder}: holds trained weights already: choose another folder, or start from them with --start"
+            f"{folder}: holds trained weights already, and no state to go on from: choose another folder, or start from them with --start"
         )
     found = find_labelled(config.data)
     torch.manual_seed(config.fit.seed)
     network = _network(config, classes=1 + max(label for _, label in found))
+    facts: Any = network.config  # a dataclass
+    run = _Run(**dataclasses.asdict(config.fit), network=dataclasses.asdict(facts), pictures=len(found))
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+    state = begin(network, config.fit, where)
+    if (folder / STATE).exists():
+        state.load(folder, run)
     size = network.config.inputs()[0].example[-1]
     pictures, labels = _loaded(found, size)
     held = None if config.validation is None else _loaded(find_labelled(config.validation), size)
-    where = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    begin, lines = time.monotonic(), [["epoch", "loss", "validation", "seconds"]]
-    for epoch, averaged in fit(network, pictures, labels, config.fit, where):
-        share = "" if held is None else f"{accuracy(averaged, *held, device=where):.4f}"
-        lines.append([str(epoch.number), f"{epoch.loss:.5f}", share, f"{epoch.seconds:.1f}"])
-        assert isinstance(averaged, Network)
-        save_safetensors(weights, averaged, {"flashrib.epochs": str(epoch.number)})
-        with replacing(log) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(lines)
-        if time.monotonic() - begin > 60 * minutes:
-            break
-    return weights
+    with locked(folder / LOCK, str(folder)):
+        for epoch in fit(state, pictures, labels, config.fit, where):
+            share = ""
+            if held is not None:
+                with state.averaged():
+                    share = f"{accuracy(network, *held, device=where):.4f}"
+            _log(folder / LOG, [str(epoch.number), f"{epoch.loss:.5f}", share, f"{epoch.seconds:.1f}"])
+            state.save(folder, run)
+            if time.monotonic() - started > 60 * minutes:
+                break
+    return folder / WEIGHTS
+
+
+def _log(path: Path, row: list[str]) -> None:
+    """Write the row of an epoch below those of the epochs before; a row of the same epoch is of a run that was stopped before it saved."""
+    rows = [["epoch", "loss", "validation", "seconds"]]
+    if row[0] != "1" and path.exists():
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))[: int(row[0])]
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([*rows, row])
 
 
 def _network(config: ClassifierConfig, classes: int) -> Network:

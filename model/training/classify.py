@@ -1,9 +1,9 @@
 """Training of classifiers: cross entropy, AdamW, cosine, a moving average of the weights.
 
-`fit` trains a network on pictures in memory; `flashrib.model.training.classifier` is the same from a TOML file, for `flashrib train`.
+`fit` trains a network on pictures in memory, from any epoch on; `flashrib.model.training.classifier` is the same from a TOML file, for
+`flashrib train`.
 """
 
-import copy
 import dataclasses
 import math
 import time
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashrib.model.network import Network
+from flashrib.model.training.state import TrainingState
 from flashrib.runtime.errors import FlashribError
 
 
@@ -58,51 +60,56 @@ class Epoch:
     seconds: float
 
 
-def fit(
-    network: nn.Module, pictures: Tensor, labels: Tensor, options: FitOptions, device: str = "cpu"
-) -> Iterator[tuple[Epoch, nn.Module]]:
-    """Train `network` in place; gives after every epoch its report and the network with averaged weights, in eval mode.
-
-    Args:
-        network: pictures (B, 3, S, S) in 0..1 -> logits (B, K).
-        pictures: (n, 3, S, S) uint8.
-        labels: (n) int64, 0..K-1.
-        options: see there.
-        device: "cpu" or "cuda".
-
-    Raises:
-        FlashribError: the loss became infinite or NaN.
-    """
-    generator = torch.Generator().manual_seed(options.seed)
+def begin(network: Network, options: FitOptions, device: str = "cpu") -> TrainingState:
+    """Return what `fit` begins with; `network` itself is trained. `TrainingState.load` makes it what an interrupted run goes on with."""
     network.to(device).train()
-    averaged = copy.deepcopy(network).eval().requires_grad_(False)
     groups = [
         {"params": [p for p in network.parameters() if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in network.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.999))
+    averaged = [p.detach().clone() for p in network.parameters()]
+    return TrainingState(network, averaged, optimizer, torch.Generator().manual_seed(options.seed))
+
+
+def fit(
+    state: TrainingState, pictures: Tensor, labels: Tensor, options: FitOptions, device: str = "cpu"
+) -> Iterator[Epoch]:
+    """Train from the epoch that `state` has reached; gives after every epoch its report. `state.averaged()` has what shall be used.
+
+    Args:
+        state: as `begin` makes it, or as loaded after an epoch. Its network: pictures (B, 3, S, S) in 0..1 -> logits (B, K).
+        pictures: (n, 3, S, S) uint8.
+        labels: (n) int64, 0..K-1.
+        options: as of `begin`.
+        device: "cpu" or "cuda", as of `begin`.
+
+    Raises:
+        FlashribError: the loss became infinite or NaN.
+    """
+    network = state.network
     steps = math.ceil(len(pictures) / options.batch)
-    begin, step = time.perf_counter(), 0
-    for number in range(1, options.epochs + 1):
+    started = time.perf_counter()
+    for number in range(state.step // steps + 1, options.epochs + 1):
         losses = 0.0
-        for chosen in torch.split(torch.randperm(len(pictures), generator=generator), options.batch):
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * _factor(step, options.warmup * steps, options.epochs * steps)
-            x = _changed(pictures[chosen], options, generator).to(device).float() / 255
+        for chosen in torch.split(torch.randperm(len(pictures), generator=state.generator), options.batch):
+            for group in state.optimizer.param_groups:
+                group["lr"] = options.lr * _factor(state.step, options.warmup * steps, options.epochs * steps)
+            x = _changed(pictures[chosen], options, state.generator).to(device).float() / 255
             with torch.autocast(device, torch.bfloat16, enabled=options.autocast):
                 logits = network(x)
             loss = F.cross_entropy(logits.float(), labels[chosen].to(device), label_smoothing=options.smoothing)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise FlashribError(f"training diverged: the loss is {value} in step {step + 1}; lower lr")
-            optimizer.zero_grad()
+                raise FlashribError(f"training diverged: the loss is {value} in step {state.step + 1}; lower lr")
+            state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own
             nn.utils.clip_grad_norm_(network.parameters(), options.clip)
-            optimizer.step()
-            step += 1
-            _average(averaged, network, min(options.ema, (1 + step) / (10 + step)) if options.ema else 0.0)
+            state.optimizer.step()
+            state.step += 1
+            state.average(min(options.ema, (1 + state.step) / (10 + state.step)) if options.ema else 0.0)
             losses += value
-        yield Epoch(number, losses / steps, time.perf_counter() - begin), averaged
+        yield Epoch(number, losses / steps, time.perf_counter() - started)
 
 
 def accuracy(network: Callable[[Tensor], Tensor], pictures: Tensor, labels: Tensor, device: str = "cpu") -> float:
@@ -135,9 +142,3 @@ def _changed(pictures: Tensor, options: FitOptions, generator: torch.Generator) 
         mirrored = torch.rand(count, generator=generator) < 0.5
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
     return pictures
-
-
-def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for target, source in zip(averaged.parameters(), network.parameters(), strict=True):
-            target.lerp_(source, 1 - decay)

@@ -24,14 +24,12 @@ from flashrib.model.training.optimizer import ema_decay, learning_rate, make_opt
 from flashrib.model.training.pairing import find_partners
 from flashrib.model.training.parallel import World, join
 from flashrib.model.training.qat import QuantizationAware
-from flashrib.model.training.state import STATE, WEIGHTS, TrainingState
+from flashrib.model.training.state import LOCK, STATE, WEIGHTS, TrainingState
 from flashrib.model.training.steps import GraphedStep, compile_layers
 from flashrib.model.training.stream import StreamSampler
 from flashrib.model.training.validation import load_sets, measure
 from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, UsageError
-
-LOCK = ".training.lock"
 
 
 def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,13 +13,16 @@ from torch import Tensor
 from flashrib.model.checkpoint import save_safetensors
 from flashrib.model.network import Network
 from flashrib.model.state_dict import check_archive
-from flashrib.model.training.config import TrainConfig
 from flashrib.runtime import schema
 from flashrib.runtime.artifacts.files import replacing
 from flashrib.runtime.errors import CheckpointError, UsageError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 STATE = "state.pth"
 WEIGHTS = "weights.safetensors"
+LOCK = ".training.lock"
 
 # Of the state: the weights themselves are checked by the network that takes them.
 STATE_SCHEMA = {
@@ -47,8 +50,13 @@ class TrainingState:
     generator: torch.Generator
     step: int = 0
 
-    def save(self, folder: Path, config: TrainConfig) -> None:
-        """Write the resumable state and the averaged weights, each atomically."""
+    def save(self, folder: Path, config: "DataclassInstance") -> None:
+        """Write the averaged weights, then the state to continue from, each atomically.
+
+        Args:
+            folder: gets both.
+            config: what a run that continues this one must have in common with it.
+        """
         averaged = dict(zip(self.parameter_names(), self.ema, strict=True))
         state = {
             "params": self.network.state_dict(),
@@ -58,12 +66,12 @@ class TrainingState:
             "step": self.step,
             "config": json.dumps(dataclasses.asdict(config)),
         }
-        with replacing(folder / STATE) as temporary:
-            torch.save(state, temporary)
         with self.averaged():
             save_safetensors(folder / WEIGHTS, self.network, {"flashrib.steps": str(self.step)})
+        with replacing(folder / STATE) as temporary:
+            torch.save(state, temporary)
 
-    def load(self, folder: Path, config: TrainConfig) -> None:
+    def load(self, folder: Path, config: "DataclassInstance") -> None:
         """Continue from `save`.
 
         Raises:
@@ -74,7 +82,7 @@ class TrainingState:
             check_archive(folder / STATE)
             state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
             schema.check(state, STATE_SCHEMA)
-            before, wanted = _defaults() | schema.parse_json(state["config"]), _json(config)
+            before, wanted = _defaults(config) | schema.parse_json(state["config"]), _json(config)
             if changed := [k for k in wanted if k not in _FREE and _differ(k, before[k], wanted[k])]:
                 raise UsageError(
                     f"{folder}: holds a run with another {', '.join(changed)}; choose another folder or fix the configuration"
@@ -114,7 +122,7 @@ class TrainingState:
                 torch._foreach_copy_(parameters, kept)
 
 
-def _json(config: TrainConfig) -> dict[str, Any]:
+def _json(config: "DataclassInstance") -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return values
 
@@ -124,6 +132,13 @@ def _differ(name: str, before: Any, wanted: Any) -> bool:
     return sorted(before) != sorted(wanted) if name == "validation_sets" else bool(before != wanted)
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults(config: "DataclassInstance") -> dict[str, Any]:
     """What a state says that is older than a field of the configuration."""
-    return _json(TrainConfig(data=("",)))
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+        elif field.default is not dataclasses.MISSING:
+            values[field.name] = field.default
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

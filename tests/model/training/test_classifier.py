@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from flashrib.model.architectures.fibottention_vit.config import FibottentionConfig
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.model.checkpoint import load_model, save_safetensors
-from flashrib.model.training.classifier import is_classifier, read_classifier_config
-from flashrib.model.training.classify import FitOptions, fit
+from flashrib.model.training.classifier import is_classifier, read_classifier_config, train_classifier
+from flashrib.model.training.classify import FitOptions, begin, fit
+from flashrib.model.training.log import LOG
+from flashrib.model.training.state import LOCK, STATE
+from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.cli import main
-from flashrib.runtime.errors import FlashribError
+from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 
 PLAIN = FibottentionConfig("fibottention-custom", 24, 2, 3, patch=4, grid=4, classes=5, mask_mode="dense")
 
@@ -65,8 +69,73 @@ def test_a_plain_vit_is_finetuned(folder: Path, capsys: pytest.CaptureFixture[st
     assert len(rows) == 4
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert float(rows[-1]["validation"]) == 1.0
+    written = weights.read_bytes()
+    assert main(["train", str(config), "-o", str(folder / "run"), "--device", "cpu"]) == 0  # the run is over
+    assert weights.read_bytes() == written
+    (folder / "run" / "state.pth").unlink()
     assert main(["train", str(config), "-o", str(folder / "run")]) == 2
     assert "holds trained weights already" in capsys.readouterr().err
+
+
+def test_resumed_run_equals_uninterrupted_one(folder: Path) -> None:
+    config = read_classifier_config(config_file(folder, GOOD))
+    for name in ("whole", "parts"):
+        (folder / name).mkdir()
+    whole = load_file(train_classifier(config, folder / "whole", device="cpu"))
+    for epoch in range(1, 5):
+        parts = load_file(train_classifier(config, folder / "parts", device="cpu", minutes=0))
+        state = torch.load(folder / "parts" / STATE, weights_only=True)
+        assert state["step"] == 4 * epoch  # 24 pictures in batches of 6
+        assert all(torch.equal(whole[key], parts[key]) for key in whole) == (epoch == 4)
+    logs = [list(csv.DictReader((folder / name / LOG).read_text().splitlines())) for name in ("whole", "parts")]
+    untimed = [[{**row, "seconds": ""} for row in log] for log in logs]
+    assert untimed[0] == untimed[1]
+    assert [row["epoch"] for row in logs[1]] == ["1", "2", "3", "4"]
+
+
+def test_row_of_an_epoch_that_was_not_saved_is_written_anew(folder: Path) -> None:
+    config = read_classifier_config(config_file(folder, GOOD))
+    run = folder / "run"
+    run.mkdir()
+    train_classifier(config, run, device="cpu", minutes=0)
+    with (run / LOG).open("a") as log:
+        log.write("2,9.9,0.0,1.0\r\n")
+    train_classifier(config, run, device="cpu", minutes=0)
+    rows = list(csv.DictReader((run / LOG).read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["loss"]) < 9
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("lr = 3e-3\nema = 0.5", "lr = 1e-3\nema = 0.6"), "a run with another ema, lr"),
+        (('"zero_logit"', '"neg_inf"'), "a run with another network"),
+        (("batch = 6", "batch = 7"), "a run with another batch"),
+    ],
+)
+def test_other_configuration_is_refused(folder: Path, change: tuple[str, str], words: str) -> None:
+    run = folder / "run"
+    run.mkdir()
+    train_classifier(read_classifier_config(config_file(folder, GOOD)), run, device="cpu", minutes=0)
+    changed = read_classifier_config(config_file(folder, GOOD.replace(*change, 1)))
+    with pytest.raises(UsageError) as refused:
+        train_classifier(changed, run, device="cpu")
+    assert all(word in str(refused.value) for word in words.replace(",", "").split())
+    (folder / "data" / "dark" / "0.png").unlink()
+    with pytest.raises(UsageError, match="a run with another pictures"):
+        train_classifier(read_classifier_config(config_file(folder, GOOD)), run, device="cpu")
+
+
+def test_damaged_state_and_a_second_training_are_refused(folder: Path) -> None:
+    config = read_classifier_config(config_file(folder, GOOD))
+    run = folder / "run"
+    run.mkdir()
+    with locked(run / LOCK, "the folder"), pytest.raises(FlashribError, match="written by another process"):
+        train_classifier(config, run, device="cpu")
+    (run / STATE).write_bytes(b"not a state")
+    with pytest.raises(CheckpointError, match="delete it to start again"):
+        train_classifier(config, run, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -108,10 +177,11 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     results = []
     for _ in range(2):
         torch.manual_seed(1)
-        (_, trained), *_ = fit(
-            network_from_config(PLAIN), pictures, labels, FitOptions(epochs=1, warmup=0, shift=2, batch=4)
-        )
-        results.append(trained.state_dict()["head.weight"])
+        options = FitOptions(epochs=1, warmup=0, shift=2, batch=4)
+        state = begin(network_from_config(PLAIN), options)
+        assert len(list(fit(state, pictures, labels, options))) == 1
+        with state.averaged():
+            results.append(state.network.state_dict()["head.weight"].clone())
     assert torch.equal(*results)
 
 
@@ -120,4 +190,4 @@ def test_divergence_is_an_error() -> None:
     with torch.no_grad():
         next(network.parameters()).fill_(torch.nan)
     with pytest.raises(FlashribError, match="diverged"):
-        next(iter(fit(network, torch.zeros(4, 3, 16, 16).byte(), torch.zeros(4).long(), FitOptions())))
+        next(fit(begin(network, FitOptions()), torch.zeros(4, 3, 16, 16).byte(), torch.zeros(4).long(), FitOptions()))

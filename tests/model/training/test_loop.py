@@ -18,7 +18,7 @@ from flashrib.model.training.data import PatchSampler, load_pairs, pictures_of, 
 from flashrib.model.training.log import CURVES, LOG
 from flashrib.model.training.loop import train
 from flashrib.model.training.optimizer import learning_rate, parameter_groups
-from flashrib.model.training.state import STATE, WEIGHTS
+from flashrib.model.training.state import LOCK, STATE, WEIGHTS
 from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import CheckpointError, FlashribError, UsageError
 
@@ -196,7 +196,7 @@ def test_learns_a_picture(config: TrainConfig, tmp_path: Path) -> None:
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path: Path, config: TrainConfig) -> None:
-    with locked(tmp_path / loop.LOCK, "the folder"), pytest.raises(FlashribError, match="written by another process"):
+    with locked(tmp_path / LOCK, "the folder"), pytest.raises(FlashribError, match="written by another process"):
         train(config, tmp_path, device="cpu", progress=False)
     train(config, tmp_path, device="cpu", progress=False)
 
