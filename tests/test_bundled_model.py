@@ -1,6 +1,5 @@
 """The bundled model: what the README and the model card promise of it."""
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,14 @@ from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.cli import main
 from flashrib.runtime.pictures.files import Picture, read_picture, write_picture
 from flashrib.runtime.pictures.imresize import imresize
-from flashrib.runtime.quality.evaluate import Score, average, evaluate, find_pairs
+from flashrib.runtime.quality.evaluate import evaluate, find_pairs
 from flashrib.runtime.quality.metrics import psnr
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from flashrib.runtime.tiling.plan import plan
 from flashrib.runtime.tiling.upscale import upscale_array
+from tests.export.tracing import trace_once
 from tests.places import ROOT, SHARED
+from tests.set5 import corners, psnr_of_corners
 
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -32,13 +33,6 @@ PICTURES = ROOT / "docs" / "pictures"
 @pytest.fixture(scope="module")
 def session() -> OnnxRuntimeSession:
     return OnnxRuntimeSession(bundled_model())
-
-
-@functools.cache
-def quality(model: Path, name: str, first: int = 0, stop: int | None = None) -> Score:
-    """Figures of a model on the pictures of a set from number `first` on, up to `stop`."""
-    pairs = find_pairs(SHARED / "data" / name / "x2")
-    return average(list(evaluate(OnnxRuntimeSession(model), pairs[first:stop])))
 
 
 def low() -> NDArray[np.uint8]:
@@ -53,9 +47,10 @@ def test_the_onnx_file_is_made_from_the_weights(name: str, scale: int) -> None:
     assert (about.architecture, about.scale, about.precision, about.alignment) == ("sst-light", scale, "fp32", 64)
 
 
-@pytest.mark.parametrize("name", BUNDLED)
-def test_onnx_equals_pytorch(name: str) -> None:
-    x = (low().transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)[:, :, :65, :70]
+@pytest.mark.parametrize(("name", "height", "width"), [("x2", 65, 70), ("x4", 50, 64), ("photo", 64, 40)])
+def test_onnx_equals_pytorch(name: str, height: int, width: int) -> None:
+    """Sizes that are no whole windows; one of several of the largest, which are of 64 pixels."""
+    x = (low().transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)[:, :, :height, :width]
     with torch.inference_mode():
         expected = load_model(bundled_weights(name)).upscale(torch.from_numpy(x)).numpy()
     assert np.abs(OnnxRuntimeSession(bundled_model(name)).run(x) - expected).max() <= 1e-4
@@ -79,8 +74,8 @@ def test_the_command_takes_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_photo_takes_noise_away() -> None:
     """On a noisy picture it is far better than the model for clean ones."""
-    high = read_picture(PICTURES / "demo_hr.png").pixels[:200, :240]
-    noise = np.random.default_rng(0).normal(0, 12, (100, 120, 3))
+    high = read_picture(PICTURES / "demo_hr.png").pixels[:128, :128]
+    noise = np.random.default_rng(0).normal(0, 12, (64, 64, 3))
     bad = np.clip(imresize(high, scale=0.5) + noise, 0, 255).round().astype(np.uint8)
     clean, photo = (
         psnr(upscale_array(OnnxRuntimeSession(bundled_model(name)), bad), high, 2) for name in ("x2", "photo")
@@ -89,14 +84,14 @@ def test_photo_takes_noise_away() -> None:
 
 
 def test_far_better_than_bicubic(session: OnnxRuntimeSession) -> None:
-    high = read_picture(PICTURES / "demo_hr.png").pixels
-    ours, bicubic = upscale_array(session, low()), imresize(low(), scale=2)
+    high, small = read_picture(PICTURES / "demo_hr.png").pixels[:256, :256], low()[:128, :128]
+    ours, bicubic = upscale_array(session, small), imresize(small, scale=2)
     assert psnr(ours, high, border=2) > psnr(bicubic, high, border=2) + 3
 
 
 def test_tiles_equal_the_whole(session: OnnxRuntimeSession) -> None:
     """At the default halo at least 60 dB; without a halo much less, so the test can see seams."""
-    x = low().astype(np.float32)[:72, :200] / 255
+    x = low().astype(np.float32)[:64, :200] / 255
     whole = session.run(np.ascontiguousarray(x.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
     assert len(plan(*x.shape[:2], (64, 64), 64, session.info.alignment, session.info.minimum)) > 1
     assert psnr(upscale_array(session, x, tile=64, halo=64), whole, peak=1.0) >= 60
@@ -106,12 +101,9 @@ def test_tiles_equal_the_whole(session: OnnxRuntimeSession) -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 def test_set5_before_clamping(session: OnnxRuntimeSession) -> None:
-    """Corners of 120x120 pixels, for the sake of time."""
     network = load_model(bundled_weights())
     largest = 0.0
-    for pair in find_pairs(SHARED / "data" / "Set5" / "x2"):
-        assert pair.low is not None
-        pixels = read_picture(pair.low).pixels[:120, :120]
+    for pixels, _ in corners():
         x = (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
         with torch.inference_mode():
             expected = network.upscale(torch.from_numpy(x)).numpy()
@@ -123,30 +115,30 @@ def test_set5_before_clamping(session: OnnxRuntimeSession) -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "first", "stop", "least", "bicubic"),
-    [("Set5", 0, 5, 37.2, 33.7), ("Set14", 3, 9, 33.9, 31.5)],
-    ids=["Set5", "Set14"],
+    ("folder", "name", "ours", "bicubic"),
+    [("Set5", "img_003", 35.39, 27.44), ("Set5", "img_005", 36.58, 32.15), ("Set14", "img_005", 30.07, 26.02)],
 )
-def test_quality(name: str, first: int, stop: int, least: float, bicubic: float) -> None:
-    """Six pictures of Set14, for the sake of time; all of them: BENCHMARKS.md."""
-    mean = quality(bundled_model(), name, first, stop)
-    assert mean.psnr >= least
-    assert mean.bicubic_psnr == pytest.approx(bicubic, abs=0.05)
+def test_quality(session: OnnxRuntimeSession, folder: str, name: str, ours: float, bicubic: float) -> None:
+    """Of small pictures, as `flashrib evaluate` gives it; the whole sets: BENCHMARKS.md."""
+    (pair,) = (pair for pair in find_pairs(SHARED / "data" / folder / "x2") if pair.name == name)
+    (score,) = evaluate(session, [pair])
+    print(folder, name, f"{score.psnr:.3f} {score.bicubic_psnr:.3f}")
+    assert score.psnr == pytest.approx(ours, abs=0.01)
+    assert score.bicubic_psnr == pytest.approx(bicubic, abs=0.01)
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_low_precision_on_set5(tmp_path: Path) -> None:
-    """Emulated, every tensor rounded: ONNX Runtime's CPU leaves out roundings in fp16, and has no bf16.
-
-    Without the largest picture, which has as many pixels as the others together, for the sake of time.
-    """
-    base = quality(bundled_model(), "Set5", 1).psnr
+def test_low_precision_on_set5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emulated, every tensor rounded: ONNX Runtime's CPU leaves out roundings in fp16, and has no bf16."""
+    base = psnr_of_corners(bundled_model())
     network = load_model(bundled_weights())
+    traced = trace_once(monkeypatch)
     for precision, most in (("fp16", 0.02), ("bf16", 0.05)):
-        model = onnx_from_network(network, options=ExportOptions(precision=precision, attention="onnxruntime"))
-        onnx.save(emulated(model), tmp_path / f"{precision}.onnx")
-        drop = base - quality(tmp_path / f"{precision}.onnx", "Set5", 1).psnr
+        options = ExportOptions(precision, opset=23, attention="onnxruntime")
+        onnx.save(emulated(onnx_from_network(network, options=options)), tmp_path / f"{precision}.onnx")
+        drop = base - psnr_of_corners(tmp_path / f"{precision}.onnx")
         print(f"{precision}: loss of PSNR on Set5 x2 {drop:.4f} dB")
         assert drop != 0
         assert drop <= most
+    assert len(traced) == 1

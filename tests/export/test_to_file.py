@@ -15,11 +15,11 @@ from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file as export
 from flashrib.export.to_onnx import onnx_from_network
-from flashrib.model import SSTConfig, build_model
+from flashrib.model import SSTConfig
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, ModelError, UsageError
 from tests.export.graphs import run
-from tests.model.networks import SMALL_ESC, small_network
+from tests.model.networks import SMALL_ESC, small_network, two_blocks
 from tests.official import seeded
 
 SMALL = SSTConfig("sst-custom", 12, ((4, 4), (8, 8)), heads=(3, 2), ranks=(3, 5), blocks=1, ffn_dim=18, rib_hidden=8)
@@ -162,5 +162,5 @@ def test_unwritable(tmp_path: Path) -> None:
 )
 def test_presets(name: str, scale: int, precision: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    export(build_model(name, scale), tmp_path / "m.onnx", ExportOptions(precision))
+    export(two_blocks(name, scale), tmp_path / "m.onnx", ExportOptions(precision))
     assert describe_onnx(tmp_path / "m.onnx").architecture == name

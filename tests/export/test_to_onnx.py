@@ -15,12 +15,12 @@ from flashrib.export.operators.window.row import WINDOW_ATTENTION
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file
 from flashrib.export.to_onnx import onnx_from_network, save_onnx
-from flashrib.model import SSTConfig, build_model
+from flashrib.model import SSTConfig
 from flashrib.model.architectures.registry import network_from_config
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import FlashribError, UsageError
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from tests.model.networks import SMALL_ESC
+from tests.model.networks import SMALL_ESC, two_blocks
 from tests.official import NETWORKS, PIPELINES, load_vector, seeded
 
 # The ESC vectors of kind "network" leave the picture's completion out, which an exported ESC contains.
@@ -146,7 +146,7 @@ def test_without_a_body_the_node_is_left_to_a_plugin(small: tuple[torch.nn.Modul
 @pytest.mark.slow
 def test_esc_preset_whole_picture() -> None:
     torch.manual_seed(0)
-    network = build_model("esc-rib", 4)
+    network = two_blocks("esc-rib", 4)
     picture = torch.rand(1, 3, 37, 70, generator=seeded(2))
     with torch.no_grad():
         expected = network.upscale(picture).numpy()

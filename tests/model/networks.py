@@ -1,10 +1,12 @@
 """Small networks for the tests of this folder."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from flashrib.model import ESCConfig, SSTConfig
-from flashrib.model.architectures.registry import network_from_config
+from flashrib.model.architectures.registry import network_from_config, preset
 from flashrib.model.config import NetworkConfig
 from flashrib.model.network import Network
 from tests.official import seeded
@@ -23,6 +25,15 @@ def small_network(config: NetworkConfig = SMALL, seed: int = 0) -> Network:
         for parameter in network.parameters():
             parameter.copy_(torch.rand(parameter.shape, generator=random) - 0.5)
     return network
+
+
+def two_blocks(name: str, scale: int) -> Network:
+    """A preset of SST or ESC-RIB as `build_model` makes it, but with two of its blocks, which are all alike."""
+    config = preset(name, scale)
+    assert isinstance(config, SSTConfig | ESCConfig)
+    network = network_from_config(dataclasses.replace(config, blocks=2))
+    network.initialise()
+    return network.eval()
 
 
 def same(network: Network, state_dict: dict[str, Tensor]) -> bool:
