@@ -1,9 +1,11 @@
 """Engines of SST-Real, built by TensorRT-RTX on the CPU: with noise as a second input, of one size and of a range, and with it inside."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
+from onnx import ModelProto
 
 from flashrib.export.engine.engine_from_onnx import engine_from_onnx
 from flashrib.export.engine.options import EngineOptions
@@ -21,12 +23,16 @@ ONE = EngineOptions("rtx", ("sm86",), usual=(48, 64))
 RANGE = dataclasses.replace(ONE, smallest=(32, 32), largest=(64, 64))
 
 
+@functools.cache
+def exported(noise: str | int) -> ModelProto:
+    network = network_from_config(CONFIG).eval()
+    return export_graph(network, ExportOptions(precision="fp16", attention="attention", noise=noise))[0]
+
+
 @needs_rtx
 @pytest.mark.parametrize(("noise", "options"), [("input", ONE), ("input", RANGE), (3, RANGE), ("none", ONE)])
 def test_build(noise: str | int, options: EngineOptions, tmp_path: Path) -> None:
-    network = network_from_config(CONFIG).eval()
-    export = ExportOptions(precision="fp16", attention="attention", noise=noise)
-    save_onnx(export_graph(network, export)[0], tmp_path / "real.onnx")
+    save_onnx(exported(noise), tmp_path / "real.onnx")
     source = read_source(tmp_path / "real.onnx")
     assert source.shapes((33, 64)).get("noise") == ((1, 3, 192, 256) if noise == "input" else None)
     manifest = engine_from_onnx(source, options).manifest

@@ -48,6 +48,16 @@ def onnx_file(checkpoint: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def files_with_noise(checkpoint: Path) -> dict[str | int, Path]:
+    """Files with the noise inside, or none, by its source."""
+    network = load_model(checkpoint)
+    files: dict[str | int, Path] = {source: checkpoint.with_name(f"{source}.onnx") for source in ("none", 3)}
+    for source, file in files.items():
+        export_file(network, file, ExportOptions(noise=source))
+    return files
+
+
 @pytest.fixture(params=["torch", "onnxruntime"])
 def session(request: pytest.FixtureRequest, checkpoint: Path, onnx_file: Path) -> Session:
     path = checkpoint if request.param == "torch" else onnx_file
@@ -127,11 +137,10 @@ VARIANTS = pytest.mark.parametrize("source", ["none", 3])
 
 
 @VARIANTS
-def test_noise_inside_a_file(source: str | int, checkpoint: Path, tmp_path: Path) -> None:
+def test_noise_inside_a_file(source: str | int, checkpoint: Path, files_with_noise: dict[str | int, Path]) -> None:
     """One input, the noise of the seed or none; tiles see the noise that the whole has there."""
-    export_file(load_model(checkpoint), tmp_path / "a.onnx", ExportOptions(noise=source))
     picture = pixels()
-    with SessionSpec(tmp_path / "a.onnx", device="cpu").open() as session:
+    with SessionSpec(files_with_noise[source], device="cpu").open() as session:
         assert session.info.noise == 0
         assert session.info.noise_seed == (None if source == "none" else 3)
         whole = upscale_array(session, picture, tile=64)
@@ -152,12 +161,9 @@ def test_noise_inside_the_form_for_gpus(source: str | int) -> None:
         assert torch.allclose(gpu_network(network, torch.float32)(batch), network.reference(batch), atol=1e-5)
 
 
-def test_every_variant_is_verified(checkpoint: Path, onnx_file: Path, tmp_path: Path) -> None:
+def test_every_variant_is_verified(checkpoint: Path, onnx_file: Path, files_with_noise: dict[str | int, Path]) -> None:
     """Each file against the checkpoint with the noise that it has."""
-    network = load_model(checkpoint)
-    files = [onnx_file, tmp_path / "none.onnx", tmp_path / "seed.onnx"]
-    for file, source in zip(files[1:], ("none", 3), strict=True):
-        export_file(network, file, ExportOptions(noise=source))
+    files = [onnx_file, files_with_noise["none"], files_with_noise[3]]
     parity = verify(checkpoint, files, side=32)
     assert [artifact.failure for artifact in parity.artifacts] == [None] * 3
     other = verify(files[2], files[:2], side=32)

@@ -7,7 +7,7 @@ from flashrib.model.attention.fibonacci.offsets import Order, Variant, head_offs
 
 # patches, heads, head size, variant, order, depth, pictures
 LAYERS: dict[str, tuple[int, int, int, Variant, Order, int, int]] = {
-    "grid-7": (49, 3, 16, "standard", "depth", 1, 2),
+    "grid-7": (49, 3, 16, "standard", "depth", 1, 1),
     "modified": (49, 3, 16, "modified", "depth", 1, 2),  # offset 0, which counts once
     "first-term-beyond-window": (64, 12, 4, "standard", "depth0", 3, 1),
     "offsets-beyond-the-patches": (16, 12, 4, "standard", "none", 0, 1),  # heads with no offset at all
