@@ -53,6 +53,7 @@ class ClassifierConfig:
         start: checkpoint to start from; None: random weights. A head for another number of classes starts from random weights.
         network: fields of the network's configuration that shall differ from the preset's or the checkpoint's.
         fit: how it is trained.
+        key: where `start` holds several dictionaries, which one is the network; None: found.
     """
 
     data: Path
@@ -61,6 +62,7 @@ class ClassifierConfig:
     start: Path | None = None
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
+    key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +81,8 @@ def is_classifier(path: Path) -> bool:
         return False
 
 
-def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierConfig:
-    """Read a TOML file; paths are taken relative to it. `start` takes the place of the file's.
+def read_classifier_config(path: Path, start: Path | None = None, key: str | None = None) -> ClassifierConfig:
+    """Read a TOML file; paths are taken relative to it. `start` and `key` take the place of the file's.
 
     Raises:
         UsageError: unknown, missing, mistyped or out-of-range fields.
@@ -88,11 +90,11 @@ def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierC
     values = tomllib.loads(schema.read_text(path))
     del values["task"]
     options = {field.name: field for field in dataclasses.fields(FitOptions)}
-    known = ("data", "validation", "arch", "start", "network", *options)
+    known = ("data", "validation", "arch", "start", "key", "network", *options)
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(f"{path}: unknown field(s) {', '.join(unknown)}; known are {', '.join(known)}")
     network, arch = values.get("network", {}), values.get("arch", "")
-    for name in ("data", "validation", "arch", "start"):
+    for name in ("data", "validation", "arch", "start", "key"):
         if not isinstance(values.get(name, ""), str):
             raise UsageError(f"{path}: {name} = {values[name]!r} must be text")
     if not values.get("data"):
@@ -112,10 +114,13 @@ def read_classifier_config(path: Path, start: Path | None = None) -> ClassifierC
         raise UsageError(
             f"{path}: name either arch, a preset to begin from random weights, or start, a checkpoint to finetune"
         )
+    key = key or values.get("key") or None
+    if key and given is None:
+        raise UsageError(f"{path}: key = {key!r} says where in a checkpoint the network is: name the file with start")
     if arch and arch not in presets(TASK):
         raise UsageError(f"{path}: arch = {arch!r} is none of {', '.join(presets(TASK))}")
     validation = path.parent / values["validation"] if values.get("validation") else None
-    return ClassifierConfig(path.parent / values["data"], validation, arch, given, network, fit_options)
+    return ClassifierConfig(path.parent / values["data"], validation, arch, given, network, fit_options, key)
 
 
 def train_classifier(
@@ -178,7 +183,7 @@ def _log(path: Path, row: list[str]) -> None:
 
 def _network(config: ClassifierConfig, classes: int) -> Network:
     """The network to begin with."""
-    started = None if config.start is None else load_model(config.start)
+    started = None if config.start is None else load_model(config.start, key=config.key)
     base: Any = preset(config.arch) if started is None else started.config
     if base.task != TASK:
         raise UsageError(f"{config.start}: is {base.name}, which upscales and does not classify")

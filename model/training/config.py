@@ -59,6 +59,7 @@ class TrainConfig:
         validate_every, save_every: steps between validations and between saves of the resumable state.
         seed: seed of the initialisation and of the patches.
         start: checkpoint to start from, relative to the TOML file; empty: random weights.
+        key: where `start` holds several dictionaries, which one is the network, such as "params_ema"; empty: found.
         qat: "int8" or "fp8" for quantization-aware finetuning of `start` (see `flashrib.model.training.qat`); empty: none.
     """
 
@@ -97,6 +98,7 @@ class TrainConfig:
     save_every: int = 1000
     seed: int = 0
     start: str = ""
+    key: str = ""
     qat: str = ""
 
     def __post_init__(self) -> None:
@@ -138,6 +140,10 @@ class TrainConfig:
                 raise UsageError(f"training configuration: {name} = {getattr(self, name)!r} is out of range")
         if self.data_low and (self.degradation != "bicubic" or self.downscales != (1.0,)):
             raise UsageError("data_low gives the low-resolution pictures: leave degradation and downscales out")
+        if self.key and not self.start:
+            raise UsageError(
+                f"key = {self.key!r} says where in a checkpoint the network is: name the file with start or --start"
+            )
         if self.qat and not self.start:
             raise UsageError(
                 f"qat = {self.qat!r} finetunes a trained network: name its checkpoint with start = 'FILE' or --start FILE"

@@ -34,9 +34,10 @@ from flashrib.runtime.errors import FlashribError, UsageError
 
 def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
     torch.manual_seed(config.seed)
-    network = (
-        load_model(config.start, config.arch, config.scale) if config.start else build_model(config.arch, config.scale)
-    )
+    if config.start:
+        network = load_model(config.start, config.arch, config.scale, key=config.key or None)
+    else:
+        network = build_model(config.arch, config.scale)
     network = network.train().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     ema = [p.detach().clone() for p in network.parameters()]

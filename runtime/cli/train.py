@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start", metavar="CKPT", type=Path, help="start from the weights of this checkpoint, or of a bundled model"
     )
     parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where in that file the network is, if it is not found, such as state_dict.generator",
+    )
+    parser.add_argument(
         "--qat",
         choices=("int8", "fp8"),
         help="finetune for this quantization, from --start: steps see its roundings; a few hundred are enough",
@@ -70,13 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
     if is_classifier(arguments.config):
         if arguments.qat:
             raise UsageError("--qat finetunes networks that upscale: leave it out for a classifier")
-        classifier = read_classifier_config(arguments.config, arguments.start)
+        classifier = read_classifier_config(arguments.config, arguments.start, arguments.key)
         with made_folder(arguments.output):
             weights = train_classifier(classifier, arguments.output, device=arguments.device, minutes=arguments.minutes)
         print_line(str(weights))
         return 0
     config = read_config(arguments.config)
-    changed = {"start": arguments.start and str(or_bundled_weights(arguments.start)), "qat": arguments.qat}
+    start = arguments.start and str(or_bundled_weights(arguments.start))
+    changed = {"start": start, "key": arguments.key, "qat": arguments.qat}
     config = dataclasses.replace(config, **{name: value for name, value in changed.items() if value})
     with made_folder(arguments.output):
         weights = train(config, arguments.output, device=arguments.device, minutes=arguments.minutes)

@@ -146,6 +146,7 @@ def test_damaged_state_and_a_second_training_are_refused(folder: Path) -> None:
         (("epochs = 4", "epochs = 0"), "epochs = 0 is out of range"),
         (("lr = 3e-3", 'lr = "fast"'), "must be of type float"),
         (('start = "plain.safetensors"', ""), "either arch"),
+        (('start = "plain.safetensors"', 'key = "a"\narch = "fibottention-tiny-16"'), "name the file with start"),
         (('start = "plain.safetensors"', 'arch = "sst"'), "none of fibottention"),
         (("order =", "ordre ="), "ordre"),
         (('"none"', '"any"'), "order 'any' is not one of"),

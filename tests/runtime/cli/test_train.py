@@ -42,6 +42,24 @@ def test_what_is_passed_on(
     assert capsys.readouterr() == ("a/run/weights.safetensors\n", "")
 
 
+def test_a_network_that_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def load(path: str, arch: str, scale: int, *, key: str) -> Any:
+        seen.append((path, key))
+        return small_network()
+
+    monkeypatch.setattr(loop, "load_model", load)
+    Path("run.toml").write_text(CONFIG.replace("steps = 2", "steps = 1"))
+    for name in ("a", "b"):
+        Image.fromarray(noise(48, 40, 3)).save(f"{name}.png")
+    assert main(["train", "run.toml", "-o", "run", "--device", "cpu", "--start", "odd.pth", "--key", "a.b"]) == 0
+    assert seen == [("odd.pth", "a.b")]
+    capsys.readouterr()
+    assert main(["train", "run.toml", "-o", "other", "--key", "a.b"]) == 2
+    assert "name the file with start or --start" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_interruption_keeps_what_was_saved(
     there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
