@@ -9,6 +9,7 @@ from flashrib.runtime.artifacts.bundled import or_bundled_model
 from flashrib.runtime.cli.options import whole_number
 from flashrib.runtime.cli.output import BuildBar, print_json, print_line, print_table
 from flashrib.runtime.errors import MissingPackageError
+from flashrib.runtime.stopping import keep_imported
 
 if TYPE_CHECKING:
     from flashrib.calibration.report import Report
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "calibrating", "calibration") from error
 
+    keep_imported()
     options = CalibrationOptions(
         mode=arguments.mode,
         method=arguments.method,
