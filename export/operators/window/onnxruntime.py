@@ -3,7 +3,7 @@
 from flashrib.export.onnxruntime.launch import PRECISION, Kernel, Launch, Node, Output
 from flashrib.export.onnxruntime.sizes import ceil_div
 from flashrib.model.attention.window.kernel import window_attention_kernel
-from flashrib.model.attention.window.tuning import blocks_for, power_of_two, programs
+from flashrib.model.attention.window.tuning import blocks_for, power_of_two, programs, repeat_stages
 
 
 def window_attention(node: Node, capability: int) -> Launch:
@@ -32,6 +32,7 @@ def window_attention(node: Node, capability: int) -> Launch:
             "BM": blocks.queries,
             "BN": blocks.keys,
             "STAGES": blocks.stages,
+            "REPEAT_STAGES": repeat_stages(capability),
             "TINY": False,
             "SHARED": node.inputs["pos_k"].shape[0] != heads,
             "PRECISION": PRECISION,

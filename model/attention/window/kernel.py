@@ -116,7 +116,7 @@ def window_attention_kernel(
     qkv, pos_q, pos_k, gate, qkv_bias, gate_bias, H, W, out, lse,
     HEADS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr,
     SHIFT_H: tl.constexpr, SHIFT_W: tl.constexpr, DP: tl.constexpr, RP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    STAGES: tl.constexpr, TINY: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
+    STAGES: tl.constexpr, REPEAT_STAGES: tl.constexpr, TINY: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """See `flashrib.model.attention.window.window_attention`; contiguous maps. Grid: B * windows * HEADS * ceil(WH*WW / BM).
 
@@ -131,6 +131,7 @@ def window_attention_kernel(
         DP, RP: powers of two >= 16 that D and R are rounded up to.
         BM, BN: queries and keys of a block, powers of two >= 16.
         STAGES: blocks of keys in flight.
+        REPEAT_STAGES: the same where a program repeats its work.
         TINY: H or W is so small that a window needs more than one reflection.
         PRECISION: of float32 products, "ieee", "tf32" or "tf32x3"; no meaning for 16 bit.
     """
@@ -206,8 +207,7 @@ def window_attention_kernel(
         acc = tl.zeros((BM, DP), tl.float32)
         total = tl.zeros((BM,), tl.float32)
         highest = tl.full((BM,), -float("inf"), tl.float32)
-        # With one stage, the assembler of CUDA 12.8 reads a register that it never writes: `tests/sass.py` finds such code.
-        for first in tl.range(0, N, BN, num_stages=2):
+        for first in tl.range(0, N, BN, num_stages=REPEAT_STAGES):
             s, keys = _scores(
                 q, codes_q, k_map, codes_k, place, first, D, R, DP, RP, 3 * C, WH, WW, SHIFT_H, SHIFT_W, BN, TINY, WHOLE < N, PRECISION
             )  # fmt: skip

@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 from flashrib.model.attention.window.backward import window_attention_backward
 from flashrib.model.attention.window.kernel import window_attention_kernel
 from flashrib.model.attention.window.launch import capability, configured, constants, number_of_windows
-from flashrib.model.attention.window.tuning import blocks_for, programs
+from flashrib.model.attention.window.tuning import blocks_for, programs, repeat_stages
 from flashrib.model.config import Window
 from flashrib.model.operators import triton_op, wrap_triton
 
@@ -34,7 +34,8 @@ def _forward(
     batch, height, width, channels = qkv.shape
     fixed = constants(qkv, pos_q, pos_k, window, heads, shift)
     tokens = window[0] * window[1]
-    blocks = blocks_for(capability(qkv.device), fixed["D"], fixed["R"], tokens, qkv.element_size())
+    target = capability(qkv.device)
+    blocks = blocks_for(target, fixed["D"], fixed["R"], tokens, qkv.element_size())
     out = qkv.new_empty(batch, height, width, channels // 3)
     grid = (programs(number_of_windows(qkv, window), heads, tokens, blocks),)
     wrap_triton(configured(window_attention_kernel, blocks))[grid](
@@ -48,6 +49,7 @@ def _forward(
         width,
         out,
         lse,
+        REPEAT_STAGES=repeat_stages(target),
         **fixed,
     )
     return out

@@ -5,7 +5,7 @@ import functools
 from flashrib.export.operators.plugin.ptx import Kernel, compile_ptx
 from flashrib.export.operators.window.plugin.layer import Layer
 from flashrib.model.attention.window.kernel import window_attention_kernel
-from flashrib.model.attention.window.tuning import Blocks, power_of_two
+from flashrib.model.attention.window.tuning import Blocks, power_of_two, repeat_stages
 
 
 @functools.cache
@@ -41,6 +41,7 @@ def compile_kernel(layer: Layer, capability: int, blocks: Blocks) -> Kernel:
             "BM": blocks.queries,
             "BN": blocks.keys,
             "STAGES": blocks.stages,
+            "REPEAT_STAGES": repeat_stages(capability),
             "TINY": False,
             "SHARED": False,
             "PRECISION": "ieee",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashrib.model.attention.window.tuning import blocks_for, power_of_two
+from flashrib.model.attention.window.tuning import blocks_for, power_of_two, repeat_stages
 from tests.sass import disassembled, read_before_written
 
 pytest.importorskip("triton", reason="the package triton, which PyTorch brings on Linux, is not installed")
@@ -44,6 +44,7 @@ def test_registers_are_written_before_they_are_read(case: tuple[int, int, int], 
     constants = {
         "lse": None, "HEADS": 3, "D": head_dim, "R": rank, "WH": side, "WW": side, "SHIFT_H": shift, "SHIFT_W": shift,
         "DP": power_of_two(head_dim), "RP": power_of_two(rank), "BM": blocks.queries, "BN": blocks.keys, "STAGES": blocks.stages,
+        "REPEAT_STAGES": repeat_stages(90),
         "TINY": False, "SHARED": False, "PRECISION": "tf32x3",
     }  # fmt: skip
     kinds = dict.fromkeys(("qkv", "pos_q", "pos_k", "gate", "out"), "*fp16")
