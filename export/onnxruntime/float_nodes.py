@@ -17,6 +17,7 @@ def with_float_nodes(model: ModelProto) -> None:
     low = {name for name, kind in kinds.items() if kind == TensorProto.BFLOAT16} | weights.keys()
     nodes: list[NodeProto] = []
     there: set[str] = set()
+    replaced: set[str] = set()  # weights
     for node in graph.node:
         if node.domain or node.op_type not in MISSING or not low.intersection((*node.input, *node.output)):
             nodes.append(node)
@@ -28,6 +29,7 @@ def with_float_nodes(model: ModelProto) -> None:
             if wide not in there and name in weights:
                 values = numpy_helper.to_array(weights[name]).astype("float32")
                 graph.initializer.append(numpy_helper.from_array(values, wide))
+                replaced.add(name)
             elif wide not in there:
                 nodes.append(_cast(name, wide, TensorProto.FLOAT))
             there.add(wide)
@@ -41,9 +43,8 @@ def with_float_nodes(model: ModelProto) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     read = {name for node in nodes for name in node.input}
-    for name, tensor in weights.items():
-        if name not in read:
-            graph.initializer.remove(tensor)
+    for name in replaced - read:
+        graph.initializer.remove(weights[name])
 
 
 def _cast(source: str, target: str, kind: int) -> NodeProto:

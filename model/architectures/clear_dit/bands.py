@@ -76,8 +76,7 @@ class Exchange:
         def edge(part: slice) -> Tensor:
             return torch.stack((k[:, part], v[:, part]), 2)  # so that one message carries both
 
-        size = [k.shape[0], 0, 2, *k.shape[2:]]
-        above, below = (k.new_empty([size[0], count, *size[2:]]) for count in self.room[:2])
+        above, below = (k.new_empty(k.shape[0], count, 2, *k.shape[2:]) for count in self.room[:2])
         steps = []
         if self.rank > 0:
             steps.append(dist.P2POp(dist.isend, edge(slice(0, reach)), self._peer(self.rank - 1), self.group))

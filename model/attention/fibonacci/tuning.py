@@ -1,6 +1,6 @@
 """How the fused kernel cuts a layer, as data: by the number of tokens.
 
-Measured on an H100 (`benchmarks/sparse_attention.py --operator offset --tune`; figures in BENCHMARKS.md); other GPUs take the same rows,
+Measured on an H100 (`benchmarks/sparse_attention.py --operator offset`; figures in BENCHMARKS.md); other GPUs take the same rows,
 **reasoned, not measured**: the kernel needs no matrix units and 2 KB of shared memory at most.
 """
 
@@ -97,7 +97,7 @@ BACKWARD_WARPS = 8
 def backward_rows(tokens: int, head_dim: int) -> tuple[int, int]:
     """Tokens of a program of the two kernels of the backward pass: that which prepares and that which owns patches.
 
-    **Reasoned, not measured**: a thread holds 8 values of each block that the second kernel keeps.
+    Reasoned, and no others were tried: a thread holds 8 values of each block that the second kernel keeps.
 
     Args:
         tokens: N + 1.
