@@ -32,6 +32,9 @@ class TrainConfig:
         degradation: how low-resolution pictures are made: "bicubic", shrunk as MATLAB's imresize does; or, with blur, noise and JPEG drawn
             anew for every patch, "photo" for photographs as people have them, or "sst-real", about twice as strong. Those of the
             validation are made once, in the same way.
+        loss: "l1", or "l2", whose minimum is what PSNR measures; not of sst-real.
+        adversarial: weight beside `loss` of an opponent that learns to tell what the network makes from real pictures; 0: none. It brings
+            texture and costs PSNR; see `flashrib.model.training.adversarial`. `patch` times `scale` must be a multiple of 8 then.
         perceptual: of sst-real, half of its loss: "pyramid", a stand-in that needs no weights; "none"; or "given", what `train` is passed
             from Python. See `flashrib.model.training.consistency`.
         noise_steps: of sst-real, intervals of the grid of noise levels at the beginning and at the end.
@@ -72,6 +75,8 @@ class TrainConfig:
     scale: int = 2
     downscales: tuple[float, ...] = (1.0,)
     degradation: Literal["bicubic", "photo", "sst-real"] = "bicubic"
+    loss: Literal["l1", "l2"] = "l1"
+    adversarial: float = 0.0
     perceptual: Literal["pyramid", "none", "given"] = "pyramid"
     noise_steps: tuple[int, ...] = (4, 3)
     validation: int = 8
@@ -111,6 +116,8 @@ class TrainConfig:
             "scale": self.scale in SCALES,
             "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
             "degradation": self.degradation in ("bicubic", *DEGRADATIONS),
+            "loss": self.loss in ("l1", "l2"),
+            "adversarial": self.adversarial >= 0,
             "perceptual": self.perceptual in ("pyramid", "none", "given"),
             "noise_steps": len(self.noise_steps) == 2 and all(1 <= n <= 1000 for n in self.noise_steps),
             "validation": self.validation >= (0 if self.validation_sets else 1),
@@ -147,6 +154,12 @@ class TrainConfig:
         if self.qat and not self.start:
             raise UsageError(
                 f"qat = {self.qat!r} finetunes a trained network: name its checkpoint with start = 'FILE' or --start FILE"
+            )
+        if self.adversarial and (self.qat or self.accumulate > 1):
+            raise UsageError("adversarial does not go with qat or accumulate: leave one of them out")
+        if self.adversarial and self.patch * self.scale % 8:
+            raise UsageError(
+                f"adversarial wants high-resolution patches of a multiple of 8, {self.patch * self.scale} is none: change patch"
             )
         if self.qat and self.compile:
             raise UsageError("compile = true does not go with quantization-aware finetuning: leave it out")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from flashrib.model.architectures.registry import build_model
 from flashrib.model.checkpoint import load_model
+from flashrib.model.training.adversarial import Opponent
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.consistency import Loss
 from flashrib.model.training.data import Pair, PatchSampler, load_pairs, pictures_of, split
@@ -43,7 +44,8 @@ def _prepare(config: TrainConfig, device: torch.device) -> TrainingState:
     ema = [p.detach().clone() for p in network.parameters()]
     optimizer = make_optimizer(network, config, device)
     generator = torch.Generator(device).manual_seed(config.seed)
-    return TrainingState(network, ema, optimizer, generator)
+    opponent = Opponent(config, device) if config.adversarial else None
+    return TrainingState(network, ema, optimizer, generator, opponent=opponent)
 
 
 @dataclasses.dataclass
@@ -64,8 +66,9 @@ class _Run:
     def step(self) -> Tensor:
         """One step of the optimizer; returns the loss, on the device."""
         config, state = self.config, self.state
+        rate = learning_rate(state.step, config)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, config)
+            group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
         self.world.seed(state.generator, config.seed, state.step)
         self.sampler.turn(state.step)
@@ -76,6 +79,7 @@ class _Run:
         if config.clip:
             torch.nn.utils.clip_grad_norm_(list(state.network.parameters()), config.clip)
         state.optimizer.step()
+        self.objective.after(rate, self.world)
         state.average(ema_decay(state.step, config))
         state.step += 1
         return total
@@ -121,6 +125,8 @@ def _start(config: TrainConfig, folder: Path, device: str, perceptual: Loss | No
     if (folder / STATE).exists():
         state.load(folder, config)
     world.start(state.network)
+    if state.opponent:
+        world.start(state.opponent.network)
     paths = pictures_of(config.data, config.recursive)
     partners = find_partners(config.data, config.data_low, config.scale, config.recursive) if config.data_low else {}
     training, held_out = split(paths, config.validation)
@@ -130,7 +136,7 @@ def _start(config: TrainConfig, folder: Path, device: str, perceptual: Loss | No
         compile_layers(network)
     forward: Callable[[Tensor], Tensor] = quantized or network
     degradation = degradation_of(config)
-    objective = objective_for(network, forward, config, where, degradation, perceptual)
+    objective = objective_for(network, forward, config, where, degradation, perceptual, state.opponent)
     validation = load_pairs(held_out, config.scale, partners=partners) if held_out else []
     sets = load_sets(config)
     if degradation is not None:

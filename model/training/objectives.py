@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashrib.model.network import Network
+from flashrib.model.training.adversarial import Opponent
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.consistency import Loss, Schedule, mixed, noisy, pyramid, student_losses, target_of
 from flashrib.model.training.degradations import Degradation
 from flashrib.model.training.degradations.operations import resize, to_8_bits
 from flashrib.model.training.degraded import degrade
+from flashrib.model.training.parallel import World
+from flashrib.model.training.steps import autocast_of
 from flashrib.runtime.errors import UsageError
 
 
@@ -33,9 +36,12 @@ class Objective(Protocol):
     def loss(self, *inputs: Tensor) -> Tensor:
         """Return the loss, a scalar; without autocast's cache, which a CUDA graph cannot have."""
 
+    def after(self, rate: float, world: World) -> None:
+        """Let what learns beside the network learn from the step that was just made, at a learning rate."""
+
 
 class Regression:
-    """L1 between what the network makes of a low-resolution patch and the high-resolution one."""
+    """L1 or L2 between what the network makes of a low-resolution patch and the high-resolution one; and what an opponent says, if any."""
 
     def __init__(
         self,
@@ -43,9 +49,13 @@ class Regression:
         config: TrainConfig,
         device: torch.device,
         degradation: Degradation | None,
+        opponent: Opponent | None = None,
     ) -> None:
         self._forward, self._degradation = forward, degradation
-        self._autocast = _autocast(config, device)
+        self._opponent, self._weight = opponent, config.adversarial
+        self._distance = {"l1": F.l1_loss, "l2": F.mse_loss}[config.loss]
+        self._autocast = autocast_of(config, device)
+        self._last: tuple[Tensor, Tensor] | None = None  # what the network made, and what it should have made
 
     def batch(self, low: Tensor, high: Tensor, seed: int, step: int) -> tuple[Tensor, ...]:
         """See `Objective.batch`."""
@@ -57,8 +67,17 @@ class Regression:
         """See `Objective.loss`."""
         low, high = inputs
         with self._autocast():
-            output = self._forward(low)
-        return F.l1_loss(output.float(), high)
+            output = self._forward(low).float()
+        loss = self._distance(output, high)
+        if self._opponent is None:
+            return loss
+        self._last = output.detach(), high  # of a graph: where each replay leaves them
+        return loss + self._weight * self._opponent.misled(output)
+
+    def after(self, rate: float, world: World) -> None:
+        """See `Objective.after`."""
+        if self._opponent is not None and self._last is not None:
+            self._opponent.step(*self._last, rate, world)
 
 
 class Consistency:
@@ -69,7 +88,7 @@ class Consistency:
     ) -> None:
         self._network, self._degradation, self._loss = network, degradation, loss
         self._schedule = Schedule(config.steps, *config.noise_steps)
-        self._autocast = _autocast(config, device)
+        self._autocast = autocast_of(config, device)
 
     def batch(self, low: Tensor, high: Tensor, seed: int, step: int) -> tuple[Tensor, ...]:
         """See `Objective.batch`: noisy pictures of the student's level, that level, low-resolution patches, and the target."""
@@ -93,6 +112,9 @@ class Consistency:
             guide, last = student_losses(self._network, x, level, low, target, self._loss)
         return guide + last
 
+    def after(self, rate: float, world: World) -> None:
+        """See `Objective.after`: nothing else learns."""
+
 
 def objective_for(
     network: Network,
@@ -101,6 +123,7 @@ def objective_for(
     device: torch.device,
     degradation: Degradation | None,
     perceptual: Loss | None,
+    opponent: Opponent | None = None,
 ) -> Objective:
     """Return what the training of a network makes smaller.
 
@@ -111,6 +134,7 @@ def objective_for(
         device: of the training.
         degradation: what makes the low-resolution patches; None: they come with the data.
         perceptual: the loss that `perceptual = "given"` means.
+        opponent: what `adversarial` means.
 
     Raises:
         UsageError: a perceptual loss is missing, or nothing wants it; or the network has no quantization-aware finetuning.
@@ -120,13 +144,11 @@ def objective_for(
     if network.config.family != "sst-real":
         if config.perceptual != "pyramid":
             raise UsageError(f"perceptual = {config.perceptual!r} is for sst-real: leave it out")
-        return Regression(forward, config, device, degradation)
-    if config.qat:
-        raise UsageError(f"qat = {config.qat!r} is not for sst-real: leave it out")
+        return Regression(forward, config, device, degradation, opponent)
+    for name, value in (("qat", config.qat), ("adversarial", config.adversarial)):
+        if value:
+            raise UsageError(f"{name} = {value!r} is not for sst-real: leave it out")
+    if config.loss != "l1":
+        raise UsageError(f"loss = {config.loss!r} is not for sst-real, which has a loss of its own: leave it out")
     chosen = {"pyramid": pyramid, "none": None, "given": perceptual}[config.perceptual]
     return Consistency(network, config, device, degradation, mixed(chosen))
-
-
-def _autocast(config: TrainConfig, device: torch.device) -> Callable[[], torch.autocast]:
-    on = config.precision == "bf16"
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=on, cache_enabled=False)

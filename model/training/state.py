@@ -13,6 +13,7 @@ from torch import Tensor
 from flashrib.model.checkpoint import save_safetensors
 from flashrib.model.network import Network
 from flashrib.model.state_dict import check_archive
+from flashrib.model.training.adversarial import Opponent
 from flashrib.runtime import schema
 from flashrib.runtime.artifacts.files import replacing
 from flashrib.runtime.errors import CheckpointError, UsageError
@@ -29,6 +30,7 @@ STATE_SCHEMA = {
     "params": schema.OBJECT,
     "params_ema": schema.OBJECT,
     "optimizer": schema.OBJECT,
+    "opponent": schema.OBJECT,
     "generator": schema.Rule(
         "a tensor of bytes", lambda value: isinstance(value, Tensor) and value.dtype == torch.uint8
     ),
@@ -49,6 +51,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
     step: int = 0
+    opponent: Opponent | None = None
 
     def save(self, folder: Path, config: "DataclassInstance") -> None:
         """Write the averaged weights, then the state to continue from, each atomically.
@@ -66,6 +69,8 @@ class TrainingState:
             "step": self.step,
             "config": json.dumps(dataclasses.asdict(config)),
         }
+        if self.opponent:
+            state["opponent"] = self.opponent.state_dict()
         with self.averaged():
             save_safetensors(folder / WEIGHTS, self.network, {"flashrib.steps": str(self.step)})
         with replacing(folder / STATE) as temporary:
@@ -92,6 +97,8 @@ class TrainingState:
             self.generator.set_state(state["generator"])
             for target, name in zip(self.ema, self.parameter_names(), strict=True):
                 target.copy_(state["params_ema"][name])
+            if self.opponent:
+                self.opponent.load_state_dict(state["opponent"])
             self.step = state["step"]
         except UsageError:
             raise

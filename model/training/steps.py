@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flashrib.model.layers import WindowAttention
+from flashrib.model.training.config import TrainConfig
 
 WARM_UP = 3  # steps before the recording: compilers, cuDNN's search, allocators
 
@@ -17,6 +18,12 @@ def compile_layers(network: nn.Module) -> None:
     for module in network.modules():
         if any(isinstance(child, WindowAttention) for child in module.children()):
             module.compile()
+
+
+def autocast_of(config: TrainConfig, device: torch.device) -> Callable[[], torch.autocast]:
+    """What makes the context of a forward pass; without a cache, which a CUDA graph cannot have."""
+    on = config.precision == "bf16"
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=on, cache_enabled=False)
 
 
 class GraphedStep:
