@@ -13,6 +13,7 @@ from flashrib.runtime.artifacts.info import ModelInfo
 from flashrib.runtime.artifacts.library import LibraryManifest, check_targets
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, SessionError
+from flashrib.runtime.noise import padded
 from flashrib.runtime.nvidia.cuda import find_gpu
 from flashrib.runtime.quality.parity_bounds import LEAST_RMS, bound_of
 from flashrib.runtime.quality.rms import rms_ratio
@@ -90,11 +91,11 @@ def _run(session: Any, info: ModelInfo) -> Values:
     """First output of a session for random inputs, the same for each session of a model; open sides are small and odd."""
     size = info.fixed_size or (info.minimum | 1, (info.minimum + 2) | 1)
     feeds = {}
+    noise = [info.scale * padded(side, info.alignment) for side in size]
     for number, end in enumerate(session.get_inputs()):
-        picture = {2: size[0], 3: size[1]} if number == 0 and len(end.shape) == 4 else {}
-        shape = [
-            side if isinstance(side, int) else picture.get(axis, info.batch) for axis, side in enumerate(end.shape)
-        ]
+        sides = size if number == 0 else noise if end.name == "noise" and info.noise else ()
+        known = dict(zip((2, 3), sides, strict=False)) if len(end.shape) == 4 else {}
+        shape = [side if isinstance(side, int) else known.get(axis, info.batch) for axis, side in enumerate(end.shape)]
         dtype = np.float16 if end.type == "tensor(float16)" else np.float32
         feeds[end.name] = np.random.default_rng(number).random(shape, np.float32).astype(dtype)
     try:

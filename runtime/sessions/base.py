@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 
 from flashrib.runtime.artifacts.info import ModelInfo
-from flashrib.runtime.errors import UsageError
 from flashrib.runtime.noise import padded
 from flashrib.runtime.sessions.pixels import to_batch, to_pixels
 from flashrib.runtime.sessions.protocol import Batch, Pixels, Session, TileWorker, not_finite, wrong_shape
@@ -50,15 +49,6 @@ def place_of(device: str, info: ModelInfo) -> str:
     """Return `Session.place` of a model on a device; "" where the model cannot be told from others."""
     model = info.weights_sha256 or info.source_sha256
     return f"{device}, {model[:32]}, {info.precision}" if model else ""
-
-
-def refuse_noise(info: ModelInfo, what: str) -> None:
-    """Raise UsageError for a model that takes noise, for sessions that pass none on; `what` is the subject of the message."""
-    if info.noise:
-        raise UsageError(
-            f"{what} cannot give {info.architecture} the noise that it takes: run the checkpoint with --session torch, or its ONNX"
-            " file on the CPU"
-        )
 
 
 def noise_or_zeros(info: ModelInfo, batch: Batch, noise: Batch | None) -> Batch | None:

@@ -23,7 +23,7 @@ from flashrib.runtime.artifacts.onnx_loops import check_loops
 from flashrib.runtime.artifacts.onnx_weights import check_weights
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError, UsageError
 from flashrib.runtime.nvidia.cuda import find_gpu
-from flashrib.runtime.sessions.base import SessionBase, refuse_noise
+from flashrib.runtime.sessions.base import SessionBase, given_to, noise_or_zeros
 from flashrib.runtime.sessions.batches import run_in_batches
 from flashrib.runtime.sessions.onnx_ends import described_by_graph
 from flashrib.runtime.sessions.pixels import to_batch, to_pixels
@@ -44,6 +44,9 @@ _DEVICE = "cuda"  # of buffers
 _NO_KERNEL = re.compile(r"(?:Could not find an implementation for|Provider type for) (\w+)")
 _COMPLETED = b"completed_v"  # see `flashrib.export.operators.window.bodies.attention_onnxruntime`
 _NO_GRAPH = "-1"  # the id of runs that are not recorded
+_INPUTS = ("input", "noise")  # in their order
+
+_Shapes = tuple[tuple[int, ...], ...]  # of the inputs
 
 # What ONNX Runtime says when the GPU's memory is full.
 _FULL = (
@@ -75,9 +78,9 @@ def _has_completed_heads(path: str | os.PathLike[str]) -> bool:
 
 
 class _Bound(NamedTuple):
-    """A size that was run: its buffers on the GPU, and what ONNX Runtime needs to run them again."""
+    """A size that was run: its buffers on the GPU, one for each input, and what ONNX Runtime needs to run them again."""
 
-    source: Any
+    sources: tuple[Any, ...]
     result: Any
     binding: Any
     run_options: Any
@@ -116,7 +119,6 @@ class OnnxRuntimeCudaSession(SessionBase):
             SessionError: no GPU, no driver, onnxruntime without CUDA, a library for another GPU, or a node that has no kernel there.
         """
         described = described or describe_onnx(path)
-        refuse_noise(described, f"{path}: ONNX Runtime on a GPU")
         external_files(path)
         if not damaged:
             check_weights(path, described)
@@ -148,9 +150,11 @@ class OnnxRuntimeCudaSession(SessionBase):
             self._options["cudnn_conv_use_max_workspace"] = "0"
         self._options |= options or {}
         # Arithmetic on sizes, which runs on the CPU, cannot be recorded; a file that has none says so by its size or its passes.
-        self.graphs = described.fixed_size is not None or (passes and not described.whole_picture)
+        # Networks that see the whole picture or take noise complete the picture to whole windows, whose size they compute.
+        pads = described.whole_picture or described.noise > 0
+        self.graphs = described.fixed_size is not None or (passes and not pads)
         self._session: Any = None
-        self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+        self._bound: OrderedDict[_Shapes, _Bound] = OrderedDict()
         self._ids = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flashrib-cuda")
         self._worker = _Worker(self)
@@ -165,13 +169,19 @@ class OnnxRuntimeCudaSession(SessionBase):
     def run(self, batch: Batch, noise: Batch | None = None) -> Batch:
         """Upscale `batch` (B, 3, H, W), RGB, nominally 0..1, float32 -> (B, 3, scale*H, scale*W) float32, not clamped.
 
+        Args:
+            batch: pictures.
+            noise: see `Session.run`.
+
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
             SessionError: the session is closed, or ONNX Runtime failed.
         """
         if self._session is None:
             raise SessionError("the ONNX Runtime session is closed: make a new one")
-        return self._compute(batch) if self._together is None else run_in_batches(self._compute, batch, self._together)
+        if self._together is None:
+            return self._compute(*given_to(self.info, batch, noise))
+        return run_in_batches(self._compute, batch, self._together, noise_or_zeros(self.info, batch, noise))
 
     def close(self) -> None:
         """Free the model; calling it again does nothing."""
@@ -179,9 +189,9 @@ class OnnxRuntimeCudaSession(SessionBase):
         self._bound.clear()
         self._session = None
 
-    def later(self, batch: Batch) -> "Future[Batch]":
-        """Run a batch on the session's own thread."""
-        return self._thread.submit(self.run, batch)
+    def later(self, batch: Batch, noise: Batch | None = None) -> "Future[Batch]":
+        """Run a batch on the session's own thread; neither may change until the result is there."""
+        return self._thread.submit(self.run, batch, noise)
 
     def free(self) -> None:
         """Give buffers, graphs and the arena's memory back, so that smaller tiles may fit."""
@@ -222,11 +232,11 @@ class OnnxRuntimeCudaSession(SessionBase):
             self._session, self.graphs = session, graphs
             return
 
-    def _compute(self, batch: Batch) -> Batch:
-        shape = "x".join(str(side) for side in batch.shape)
+    def _compute(self, *given: Batch) -> Batch:
+        shape = "x".join(str(side) for side in given[0].shape)
         with _one_line(f"ONNX Runtime failed on a batch of {shape} on the GPU"):
             try:
-                return self._launch(batch)
+                return self._launch(given)
             except Exception as error:
                 if not (self.graphs and "capture" in str(error)):
                     raise
@@ -239,35 +249,37 @@ class OnnxRuntimeCudaSession(SessionBase):
                 self._path,
                 *self.devices,
             )
-            return self._launch(batch)
+            return self._launch(given)
 
-    def _launch(self, batch: Batch) -> Batch:
-        bound = self._bind(batch.shape)
-        bound.source.update_inplace(np.ascontiguousarray(batch, dtype=self._dtype))
+    def _launch(self, given: Sequence[Batch]) -> Batch:
+        bound = self._bind(tuple(batch.shape for batch in given))
+        for source, batch in zip(bound.sources, given, strict=True):
+            source.update_inplace(np.ascontiguousarray(batch, dtype=self._dtype))
         self._session.run_with_iobinding(bound.binding, bound.run_options)
         result: Batch = bound.result.numpy().astype(np.float32, copy=False)
         return result
 
-    def _bind(self, shape: tuple[int, ...]) -> _Bound:
-        if shape in self._bound:
-            self._bound.move_to_end(shape)
-            return self._bound[shape]
+    def _bind(self, shapes: _Shapes) -> _Bound:
+        if shapes in self._bound:
+            self._bound.move_to_end(shapes)
+            return self._bound[shapes]
         onnxruntime: Any = load_onnxruntime()
         while len(self._bound) >= SIZES:
             _, oldest = self._bound.popitem(last=False)
             self._forget(oldest)
         device = int(self._options["device_id"])
         make, dtype = onnxruntime.OrtValue.ortvalue_from_shape_and_type, np.dtype(self._dtype).type
-        source = make(list(shape), dtype, _DEVICE, device)
-        result = make(self._shape_of_result(shape), dtype, _DEVICE, device)
+        sources = tuple(make(list(shape), dtype, _DEVICE, device) for shape in shapes)
+        result = make(self._shape_of_result(shapes[0]), dtype, _DEVICE, device)
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input("input", source)
+        for name, source in zip(_INPUTS, sources, strict=False):
+            binding.bind_ortvalue_input(name, source)
         binding.bind_ortvalue_output("output", result)
         run_options = onnxruntime.RunOptions()
         self._ids += 1
         run_options.add_run_config_entry("gpu_graph_id", str(self._ids) if self.graphs else _NO_GRAPH)
-        self._bound[shape] = _Bound(source, result, binding, run_options, self._ids)
-        return self._bound[shape]
+        self._bound[shapes] = _Bound(sources, result, binding, run_options, self._ids)
+        return self._bound[shapes]
 
     def _shape_of_result(self, shape: tuple[int, ...]) -> list[int]:
         if self.info.task == "classify":
@@ -294,7 +306,7 @@ class _Worker:
         height, width = pixels.shape[:2]
         scale = self._session.info.scale
         expected = (1, 3, height * scale, width * scale)
-        self._waiting.append((self._session.later(to_batch(pixels)), rows, columns, expected, where))
+        self._waiting.append((self._session.later(to_batch(pixels), noise), rows, columns, expected, where))
 
     def collect(self, target: Pixels) -> None:
         """See `TileWorker.collect`."""

@@ -12,7 +12,7 @@ from flashrib.export.bisect import bisect
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file
 from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.checkpoint import load_model, save_safetensors
+from flashrib.model.checkpoint import load_model
 from flashrib.model.gpu import gpu_network
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import ModelError
@@ -25,20 +25,14 @@ from flashrib.runtime.sessions.spec import SessionSpec
 from flashrib.runtime.tiling.upscale import upscale_array
 from tests.model.architectures.sst_real.test_recognise import SMALL
 from tests.official import seeded
+from tests.runtime.models import write_real
 
 SIZE = (37, 52)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = network_from_config(SMALL)
-    random = seeded(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.1)
-    path = tmp_path_factory.mktemp("real") / "real.safetensors"
-    save_safetensors(path, network)
-    return path
+    return write_real(tmp_path_factory.mktemp("real") / "real.safetensors")
 
 
 @pytest.fixture(scope="module")

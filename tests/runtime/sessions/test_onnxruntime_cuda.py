@@ -12,7 +12,7 @@ import pytest
 from flashrib.runtime.artifacts.bundled import bundled_model
 from flashrib.runtime.artifacts.onnx_file import describe_onnx
 from flashrib.runtime.errors import ModelError, OutOfMemoryError, SessionError
-from flashrib.runtime.nvidia.cuda import Gpu, find_gpu
+from flashrib.runtime.nvidia.cuda import find_gpu
 from flashrib.runtime.quality.rms import rms_ratio
 from flashrib.runtime.sessions import onnxruntime_cuda
 from flashrib.runtime.sessions.onnxruntime import OnnxRuntimeSession, cuda_can_run
@@ -22,6 +22,7 @@ from flashrib.runtime.sessions.table import open_session
 from flashrib.runtime.tiling.upscale import upscale_array
 from tests.model.networks import SMALL, SMALL_ESC
 from tests.runtime.models import write_checkpoint, write_onnx
+from tests.runtime.sessions.stand_in_cuda import compute_on_cpu
 from tests.runtime.sessions.test_onnxruntime import METADATA
 
 SHIFTED = dataclasses.replace(SMALL, windows=((4, 4), (8, 6), (4, 4)), heads=(3, 2, 4), ranks=(3, 5, 17))
@@ -124,12 +125,7 @@ def test_a_changed_library_is_not_loaded(built: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buffers and kernels of the CPU under the names of the GPU's: all but CUDA itself is what runs on a GPU."""
-    cpu = dataclasses.replace(PROVIDERS["cpu"], name="cuda")
-    monkeypatch.setattr(onnxruntime_cuda, "PROVIDERS", {"cuda": cpu})
-    monkeypatch.setattr(onnxruntime_cuda, "_DEVICE", "cpu")
-    monkeypatch.setattr(onnxruntime_cuda, "find_gpu", lambda: Gpu("GPU", (9, 0)))
-    monkeypatch.setattr(onnxruntime_cuda, "check_placement", lambda *arguments: None)
+    compute_on_cpu(monkeypatch)
 
 
 def test_sizes_come_and_go(stand_in: None, tmp_path: Path) -> None:
