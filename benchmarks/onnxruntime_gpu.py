@@ -15,6 +15,7 @@ with several settings of memory:
 
     usual       no memory patterns, an arena that grows by what is asked for: as flashrib's session
     workspace   the same, and workspaces of cuDNN of 32 MB at most
+    release     as usual, and no buffer is kept for the next map of its size: as flashrib's session does for esc-rib
     shrink      memory patterns, and an arena that is shrunk after the first run, which reserved memory without them
     grow        an arena that grows by powers of two, ONNX Runtime's own choice
 
@@ -64,17 +65,20 @@ class Settings:
     Attributes:
         options: of the provider.
         patterns: whether memory patterns are used.
+        reuse: whether the buffer of a map is kept for the next one of its size.
         shrink: whether the arena is shrunk after the first run.
     """
 
     options: dict[str, str] = dataclasses.field(default_factory=dict)
     patterns: bool = False
+    reuse: bool = True
     shrink: bool = False
 
 
 SETTINGS = {
     "usual": Settings(),
     "workspace": Settings({"cudnn_conv_use_max_workspace": "0"}),
+    "release": Settings(reuse=False),
     "shrink": Settings(patterns=True, shrink=True),
     "grow": Settings({"arena_extend_strategy": "kNextPowerOfTwo"}),
 }
@@ -139,6 +143,7 @@ def onnx_runtime(form: Form, picture: Tensor, settings: Settings, profile: bool)
     free = torch.cuda.mem_get_info()[0]
     options = onnxruntime.SessionOptions()
     options.enable_mem_pattern = settings.patterns
+    options.enable_mem_reuse = settings.reuse
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if library is not None:
         options.register_custom_ops_library(str(library))

@@ -153,6 +153,9 @@ class OnnxRuntimeCudaSession(SessionBase):
         # Networks that see the whole picture or take noise complete the picture to whole windows, whose size they compute.
         pads = described.whole_picture or described.noise > 0
         self.graphs = described.fixed_size is not None or (passes and not pads)
+        # A buffer that is kept for the next map of its size is no memory for others, and ESC's maps have many sizes: at 540x960 its arena
+        # grows to 1300 MiB with that and to 963 without (sst-light: 533 and 580), by calculation, see benchmarks/onnxruntime_memory.py.
+        self._reuse = not (passes and described.whole_picture)
         self._session: Any = None
         self._bound: OrderedDict[_Shapes, _Bound] = OrderedDict()
         self._ids = 0
@@ -207,6 +210,7 @@ class OnnxRuntimeCudaSession(SessionBase):
             options.log_severity_level = _LOG_FATAL_ONLY
             # Patterns reserve memory a second time for every size: 1.26 GB with, 0.60 without at 540x960 (sst-light, one H100).
             options.enable_mem_pattern = False
+            options.enable_mem_reuse = self._reuse
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
             chosen = dict(self._options)
             if graphs:
