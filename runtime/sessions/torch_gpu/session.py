@@ -133,7 +133,10 @@ def open_gpu_session(
     workers = []
     for device in devices:
         with one_line_errors(f"{path}: PyTorch cannot load these weights on {device!r}"):
-            workers.append(GpuWorker(copy.deepcopy(fast).to(device), device, dtype, network.config.scale, multiple))
+            network_there = copy.deepcopy(fast).to(device)
+            workers.append(
+                GpuWorker(network_there, device, dtype, network.config.scale, multiple, alone=len(devices) == 1)
+            )
     return GpuSession(workers, info)
 
 

@@ -6,7 +6,8 @@ Pixels travel as they are (a byte per value, not four) and are converted on the 
     compute             | tile 1 .......... | tile 2 .......... |
     copy out                                | tile 1 |
 
-A shape that comes again is recorded as a CUDA graph, unless it is so large that launching its kernels takes no share of the time.
+A shape that comes again is recorded as a CUDA graph, unless it is so large that launching its kernels takes no share of the time: the
+limit is higher where several GPUs work, since Python launches one kernel at a time.
 """
 
 import contextlib
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     import torch
 
 GRAPH_PIXELS = 512 * 512
-"""Input pixels up to which a shape is recorded; above, a graph would only take memory."""
+"""Input pixels up to which a shape is recorded where one GPU works alone; above, a graph would only take memory."""
+
+GRAPH_SHARE = 1 / 8
+"""Part of a GPU's memory that a recorded shape may need where several GPUs work, whose kernels Python launches one by one."""
 
 GRAPHS = 8
 """Shapes whose graphs are kept, the latest ones."""
@@ -70,6 +74,7 @@ class GpuWorker:
         dtype: "torch.dtype",
         scale: int,
         noise_multiple: int = 0,
+        alone: bool = True,
     ) -> None:
         """Make the streams.
 
@@ -80,10 +85,11 @@ class GpuWorker:
             scale: magnification.
             noise_multiple: where the network takes noise as well, what sides are rounded up to for its size, see `Session.run`; 0: it
                 takes none.
+            alone: no other GPU works in this process.
         """
         import torch
 
-        self._network = network
+        self._network, self._alone = network, alone
         self.device, self._dtype, self._scale, self._noise_multiple = device, dtype, scale, noise_multiple
         Stream: Any = torch.cuda.Stream  # has no types
         with torch.cuda.device(device):
@@ -197,7 +203,7 @@ class GpuWorker:
     def _run(self, source: "torch.Tensor", key: Key, where: str, work: Work) -> tuple["torch.Tensor", "torch.Tensor"]:
         """Put the work on a tile or a batch on the compute stream: as a graph if its shape was seen before and is not too large."""
         pixels = source.shape[0] * source.shape[1] if work == self._pixels else source.numel() // source.shape[1]
-        if not self._records or pixels > GRAPH_PIXELS:
+        if not self._records or pixels > self._most_recorded():
             return work(source, where)
         if key not in self._graphs:
             # The first run loads kernels and sets up libraries, which cannot be recorded.
@@ -213,6 +219,15 @@ class GpuWorker:
         recorded.source.copy_(source)
         recorded.graph.replay()
         return recorded.result, recorded.finite
+
+    def _most_recorded(self) -> float:
+        """Input pixels up to which a shape is recorded."""
+        import torch
+
+        if self._alone or self._bytes_per_pixel is None:
+            return GRAPH_PIXELS
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        return max(GRAPH_PIXELS, GRAPH_SHARE * total / self._bytes_per_pixel)
 
     def _record(self, source: "torch.Tensor", where: str, work: Work) -> _Graph | None:
         """Record the work for tiles or batches like `source`; None, and never again, where that fails."""
