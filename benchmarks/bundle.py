@@ -1,5 +1,7 @@
 """Make the files of a bundled model from the weights of a training run: `python benchmarks/bundle.py x4=run/weights.safetensors ...`.
 
+`photo=FIRST.safetensors,SECOND.safetensors@0.2` mixes two runs from the same start: 80 % of the first weights and 20 % of the second.
+
 The affine part of each LayerNorm goes into the 1x1 convolution after it, where nothing else reads the map, and the weights are rounded to
 what half precision holds. What is folded is then exact in half precision too, so both files, which are float32, take half of their size
 when they are compressed.
@@ -16,7 +18,7 @@ from flashrib.export.to_onnx import onnx_from_network, save_onnx
 from flashrib.model.architectures.sst.network import SSTLayer
 from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.folding import fold_norm, matrix
-from flashrib.model.network import Upscaler
+from flashrib.model.network import Network, Upscaler
 from flashrib.runtime.artifacts.bundled import BUNDLED, SUMS
 from flashrib.runtime.artifacts.files import sha256_of
 
@@ -41,13 +43,25 @@ def normalise(network: Upscaler) -> None:
                 nn.init.zeros_(norm.bias)
 
 
+def read(source: str) -> Network:
+    """The network of `WEIGHTS` or of `WEIGHTS,OTHER@SHARE`, in float64."""
+    first, _, other = source.partition(",")
+    network = load_model(first).double()
+    if other:
+        path, _, share = other.partition("@")
+        with torch.no_grad():
+            for parameter, added in zip(network.parameters(), load_model(path).double().parameters(), strict=True):
+                parameter.lerp_(added, float(share))
+    return network
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=WEIGHTS", help=f"NAME one of {', '.join(BUNDLED)}")
+    parser.add_argument("runs", nargs="+", metavar="NAME=WEIGHTS[,OTHER@SHARE]", help=f"NAME one of {', '.join(BUNDLED)}")
     for run in parser.parse_args().runs:
         name, _, source = run.partition("=")
         row = BUNDLED[name]
-        network = load_model(source).double()
+        network = read(source)
         assert isinstance(network, Upscaler)
         normalise(network)
         with torch.no_grad():
