@@ -64,12 +64,15 @@ class Ahead(Generic[T]):
 class Feed(Generic[T]):
     """Hands items to a stage that iterates over it in another thread.
 
+    Args:
+        ahead: items that may wait.
+
     Attributes:
         stage: what that thread will return; set once it is started. An error of it is raised by whoever puts.
     """
 
-    def __init__(self) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
+    def __init__(self, ahead: int = AHEAD) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(ahead)
         self.stage: Future[None] | None = None
 
     def put(self, item: T) -> None:

@@ -17,6 +17,8 @@ from flashrib.runtime.pictures.blocks import BlockWriter
 
 BAND_ROWS = 128
 """Rows of a band at most, a multiple of the 8 of a block."""
+BAND_BYTES = 2**21
+"""Bytes of a band at most, if it has more than the 8 rows of a block: several are in memory."""
 _MOST_BLOCKS = 65535  # between two restart markers
 
 
@@ -45,26 +47,28 @@ class JpegWriter(BlockWriter[bytes]):
     ) -> None:
         super().__init__(height, width, channels, 1, threads)
         self._file, self._height = file, height
-        blocks = min(BAND_ROWS // 8, _MOST_BLOCKS // -(-width // 8))
+        rows = min(BAND_ROWS, BAND_BYTES // (width * channels))
+        blocks = min(max(1, rows // 8), _MOST_BLOCKS // -(-width // 8))
         self._band = 8 * blocks
         self._each = {"quality": quality, "subsampling": 0, "restart_marker_rows": blocks}
         self._first = options or {}  # what the first band has besides
-        self._waiting = np.empty((0, width, channels), np.uint8)
+        self._waiting = np.empty((self._band, width, channels), np.uint8)
+        self._filled = 0  # rows of it
         self._written = 0
 
     def write(self, rows: NDArray[Any]) -> None:
         """Take the next rows, of uint8; see `BlockWriter.write`."""
         self._count(rows)
         while len(rows):
-            missing = self._band - len(self._waiting)
-            self._waiting = np.concatenate([self._waiting, rows[:missing]])
-            rows = rows[missing:]
-            if len(self._waiting) == self._band:
+            part = rows[: self._band - self._filled]
+            self._waiting[self._filled : self._filled + len(part)] = part
+            self._filled, rows = self._filled + len(part), rows[len(part) :]
+            if self._filled == self._band:
                 self._flush()
 
     def _flush(self) -> None:
-        if len(self._waiting):
-            rows, self._waiting = self._waiting, self._waiting[:0]
+        if self._filled:
+            rows, self._waiting, self._filled = self._waiting[: self._filled], np.empty_like(self._waiting), 0
             options, self._first = {**self._first, **self._each}, {}
             self._submit(_coded, rows, options)
 

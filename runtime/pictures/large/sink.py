@@ -17,7 +17,7 @@ from flashrib.runtime.pictures.files import check_output
 from flashrib.runtime.pictures.fit import fitted
 from flashrib.runtime.pictures.formats import format_of
 from flashrib.runtime.pictures.jpeg import JpegWriter
-from flashrib.runtime.pictures.large.tiff import has_directories, require_tifffile, write_tiff
+from flashrib.runtime.pictures.large.tiff import LEAST_TILE, has_directories, require_tifffile, write_tiff
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.pictures.png import LEVEL, PngWriter
 
@@ -112,11 +112,16 @@ def _tiff(
     more: dict[str, Any],
 ) -> Iterator[Callable[[Pixels], None]]:
     """The TIFF library asks for rows, tiling brings them: a thread stands between."""
-    feed: Feed[Pixels] = Feed()
+    feed: Feed[Pixels] = Feed(1)  # what waits there is kept by nobody else, and bands are large
+
+    def write(rows: Pixels) -> None:
+        for top in range(0, len(rows), LEAST_TILE):
+            feed.put(rows[top : top + LEAST_TILE])
+
     with ThreadPoolExecutor(1, "tiff") as pool:
         feed.stage = pool.submit(write_tiff, file, iter(feed), shape, dtype, metadata, tags, **more)
         try:
-            yield feed.put
+            yield write
             feed.end()
         except BaseException:
             feed.stop()

@@ -1,7 +1,10 @@
 """Tiled TIFF and BigTIFF from rows, through tifffile; where the picture lies on the earth is carried over."""
 
 import importlib
+import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,11 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flashrib.runtime.errors import MissingPackageError
+from flashrib.runtime.pictures.blocks import MOST_THREADS, available_cpus
 from flashrib.runtime.pictures.encode import Metadata
 from flashrib.runtime.pictures.large.pyramid import levels, passed
 from flashrib.runtime.pictures.metadata import EXIF_IFD, GPS_IFD
 
-TILE = 256
+_fast: Any  # see flashrib.runtime.pictures.png
+try:
+    from isal import isal_zlib as _fast
+except ImportError:
+    _fast = None
+
+TILE, LEAST_TILE = 256, 64
+TILE_ROW_BYTES = 2**23
+"""Bytes of a row of tiles, which wait for one another: tiles of wider pictures are lower, but not lower than `LEAST_TILE`."""
 CLASSIC_LIMIT = 2**32 - 2**25
 """Bytes of pixels beyond which a file becomes a BigTIFF, whose offsets have 64 bits."""
 
@@ -79,19 +91,24 @@ def write_tiff(
     density = {"resolution": extras.density, "resolutionunit": "inch"} if extras.density else {}
     same: dict[str, Any] = {
         "dtype": dtype,
-        "tile": (TILE, TILE),
+        "tile": (TILE if pyramid else tile_height(width * channels * dtype.itemsize), TILE),
         "photometric": "rgb" if channels > 2 else "minisblack",
         "planarconfig": "contig",
         "extrasamples": ["unassalpha"] if channels in (2, 4) else [],
         "compression": "zlib",
-        "compressionargs": {"level": 3},
     }
+    threads = min(MOST_THREADS, available_cpus())
     with (
-        tifffile.TiffWriter(file, bigtiff=big, ome=ome) as writer,
+        tifffile.TiffWriter(file, bigtiff=big, byteorder="<", ome=ome) as writer,
         levels(shape, dtype, pyramid) as smaller,
+        ThreadPoolExecutor(threads, "tiff-tiles") as pool,
     ):
+
+        def coded(rows: Iterator[NDArray[Any]], width: int) -> Iterator[bytes]:
+            return _coded(_tiles(rows, width, same["tile"][0]), pool, 2 * threads)
+
         writer.write(
-            _tiles(passed(rows, smaller), width),
+            coded(passed(rows, smaller), width),
             shape=shape if channels > 1 else (height, width),
             extratags=extra,
             metadata={"axes": "YX" if channels == 1 else "YXS"} if ome else None,
@@ -102,7 +119,7 @@ def write_tiff(
         )
         for level in smaller:
             writer.write(
-                _tiles(level.rows(), level.shape[1]),
+                coded(level.rows(), level.shape[1]),
                 shape=level.shape if channels > 1 else level.shape[:2],
                 subfiletype=1,
                 metadata=None,
@@ -182,26 +199,50 @@ def _moved(position: float, scale: int, point: bool) -> float:
     return (position + 0.5) * scale - 0.5 if point else position * scale
 
 
-def _tiles(rows: Iterator[NDArray[Any]], width: int) -> Iterator[NDArray[Any]]:
-    """Cut rows into tiles, row by row of tiles; the library fills up those at the edges."""
-    waiting: list[NDArray[Any]] = []
-    count = 0
+def tile_height(row_bytes: int) -> int:
+    """Return how high tiles are in a picture whose rows take so many bytes."""
+    height = TILE
+    while height > LEAST_TILE and height * row_bytes > TILE_ROW_BYTES:
+        height //= 2
+    return height
+
+
+def _coded(tiles: Iterator[NDArray[Any]], pool: ThreadPoolExecutor, most: int) -> Iterator[bytes]:
+    """Deflate tiles in threads, at most so many ahead."""
+    pending: deque[Future[bytes]] = deque()
+    for tile in tiles:
+        pending.append(pool.submit(_deflated, tile))
+        if len(pending) == most:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _deflated(tile: NDArray[Any]) -> bytes:
+    data = tile.astype(tile.dtype.newbyteorder("<"), copy=False).data
+    return bytes(zlib.compress(data, 3) if _fast is None else _fast.compress(data, 1))
+
+
+def _tiles(rows: Iterator[NDArray[Any]], width: int, height: int) -> Iterator[NDArray[Any]]:
+    """Cut rows into tiles of this height, row by row of tiles, and fill up those at the edges with zeros."""
+    waiting, filled = np.empty((0, 0, 0), np.uint8), 0
 
     def cut(band: NDArray[Any]) -> Iterator[NDArray[Any]]:
         for left in range(0, width, TILE):
-            tile = band[:, left : left + TILE]
-            missing = ((0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]), (0, 0))
-            tile = np.pad(tile, missing) if tile.shape[:2] != (TILE, TILE) else tile
-            yield np.ascontiguousarray(tile if tile.shape[2] > 1 else tile[..., 0])
+            part = band[:, left : left + TILE]
+            tile = np.zeros((height, TILE, part.shape[2]), part.dtype)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
 
     for part in rows:
-        waiting.append(part)
-        count += len(part)
-        if count >= TILE:
-            band = np.concatenate(waiting)
-            whole = count // TILE * TILE
-            for top in range(0, whole, TILE):
-                yield from cut(band[top : top + TILE])
-            waiting, count = [band[whole:].copy()], count - whole
-    if count:
-        yield from cut(np.concatenate(waiting))
+        if not waiting.size:
+            waiting = np.empty((height, *part.shape[1:]), part.dtype)
+        while len(part):
+            taken = part[: height - filled]
+            waiting[filled : filled + len(taken)] = taken
+            filled, part = filled + len(taken), part[len(taken) :]
+            if filled == height:
+                yield from cut(waiting)
+                filled = 0
+    if filled:
+        yield from cut(waiting[:filled])
