@@ -3,10 +3,10 @@
     python benchmarks/killed.py [--what batch shards video cluster cpu] [--pictures 500] [--broken 20] [--frames 300]
 
 With the cheap network of large.py: a folder of small pictures, some of them broken, whose process is killed three times (SIGKILL) and
-started again; the same folder by four processes with --shard; a video of 640x360, 10 bit, with a varying frame rate, killed at five random
-moments; a picture of 200 tiles on a Ray cluster of this machine of which one of two workers is killed, and what a tile costs there. With
-the bundled network: wall time of `flashrib upscale` on the CPU over the time in the network. Each line says what was found, and the
-process ends with an error where a result differs.
+started again; the same folder by four processes with --shard; a video of 640x360, 10 bit, with a varying frame rate, sound, subtitles,
+chapters and an attachment, killed at five random moments; a picture of 200 tiles on a Ray cluster of this machine of which one of two
+workers is killed, and what a tile costs there. With the bundled network: wall time of `flashrib upscale` on the CPU over the time in the
+network. Each line says what was found, and the process ends with an error where a result differs.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def shards(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def write_video(path: Path, frames: int) -> None:
-    """10 bit, each frame shown for 20 to 59 ms, an odd aspect ratio, sound."""
+    """10 bit, each frame shown for 20 to 59 ms, an odd aspect ratio, sound, subtitles, chapters, tags, an attachment."""
     import av
 
     base = np.asarray(photograph(900, 620)).astype(np.uint16) * 257
@@ -126,6 +126,21 @@ def write_video(path: Path, frames: int) -> None:
         video.time_base = video.codec_context.time_base = Fraction(1, 1000)
         video.sample_aspect_ratio = Fraction(8, 9)
         sound: Any = container.add_stream("aac", rate=48000, layout="mono")
+        container.metadata["title"], video.metadata["title"] = "a video", "the pictures"
+        sound.metadata["language"] = "ita"
+        lines = "".join(
+            f"{n + 1}\n{clock(0.2 + 0.5 * n)} --> {clock(0.5 + 0.5 * n)}\nline {n}\n\n" for n in range(frames // 20)
+        )
+        path.with_suffix(".srt").write_text(lines)
+        written = av.open(str(path.with_suffix(".srt")))
+        texts = container.add_stream_from_template(written.streams.subtitles[0])
+        texts.metadata["language"] = "eng"
+        container.add_attachment("font.ttf", "application/x-truetype-font", b"a font")
+        chapters = [
+            {"metadata": {"title": f"part {n}"}, "id": n + 1, "start": 3000 * n, "end": 3000 * (n + 1)}
+            for n in range(3)
+        ]
+        container.set_chapters([{**chapter, "time_base": Fraction(1, 1000)} for chapter in chapters])
         moment = 0
         for number in range(frames):
             at = 2 * (number % 120)
@@ -145,6 +160,42 @@ def write_video(path: Path, frames: int) -> None:
             container.mux(sound.encode(samples))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
+        with written:
+            for packet in written.demux():
+                if packet.dts is not None:
+                    packet.stream = texts
+                    container.mux(packet)
+
+
+def clock(seconds: float) -> str:
+    return f"00:{int(seconds) // 60:02}:{int(seconds) % 60:02},{round(1000 * seconds) % 1000:03}"
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a video holds beside its frames: streams, tags, chapters, and the times and contents of what is copied."""
+    import av
+
+    with av.open(str(path)) as container:
+        streams = [
+            (s.type, s.codec_context and s.codec_context.name, known_tags(s.metadata)) for s in container.streams
+        ]
+        chapters = [
+            (c["metadata"], float(c["start"] * c["time_base"]), float(c["end"] * c["time_base"]))
+            for c in container.chapters()
+        ]
+        tags, shape = known_tags(container.metadata), container.streams.video[0].sample_aspect_ratio
+        copied: dict[str, Any] = {"audio": [], "subtitle": []}
+        for packet in container.demux():
+            if packet.stream.type in copied and packet.pts is not None:
+                copied[packet.stream.type].append((float(packet.pts * packet.time_base), bytes(packet)))
+    return {"streams": streams, "tags": tags, "chapters": chapters, "shape": shape, **copied}
+
+
+def known_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Tags without those that a writer makes by itself."""
+    return {
+        name: value for name, value in metadata.items() if name.lower() not in ("encoder", "duration", "creation_time")
+    }
 
 
 def video(folder: Path, arguments: argparse.Namespace) -> None:
@@ -164,11 +215,19 @@ def video(folder: Path, arguments: argparse.Namespace) -> None:
         equal_frames(folder / "whole.mkv", folder / "killed.mkv"),
         equal_frames(folder / "in.mkv", folder / "killed.mkv", False),
     ]
+    given, uninterrupted, resumed = (described(folder / name) for name in ("in.mkv", "whole.mkv", "killed.mkv"))
     print(
         f"video: {arguments.frames} frames, killed {kills} of 5 times, {report['resumed']} frames from earlier runs: {same[0]} frames"
-        f" equal those of a run that was not killed, {same[1]} have the times of the input"
+        f" equal those of a run that was not killed, {same[1]} have the times of the input;"
+        f" {', '.join(kind for kind, *_ in resumed['streams'])}, {len(resumed['subtitle'])} subtitles, {len(resumed['chapters'])} chapters"
     )
     check(same == [arguments.frames] * 2, "the video")
+    for part, value in given.items():
+        check(resumed[part] == uninterrupted[part], f"the {part} of the run that was killed")
+        check(
+            resumed[part] == value and len(value) > 0 if part != "shape" else resumed[part] == value,
+            f"the {part} of the video",
+        )
 
 
 def equal_frames(one: Path, other: Path, pixels: bool = True) -> int:
