@@ -73,7 +73,7 @@ class Feed(Generic[T]):
 
     def __init__(self, ahead: int = AHEAD) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(ahead)
-        self.stage: Future[None] | None = None
+        self.stage: Future[Any] | None = None
 
     def put(self, item: T) -> None:
         """Hand an item on; waits while there are enough."""

@@ -1,15 +1,20 @@
-"""Upscales animations and TIFFs of several pages, picture by picture."""
+"""Upscales animations and TIFFs of several pages: some are decoded, some are on the device and some are encoded at the same time."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from flashrib.runtime.errors import PictureError
+from flashrib.runtime.overlap import Ahead, Feed
 from flashrib.runtime.pictures.animation import Animation, not_written_because, read_frames, write_frames
 from flashrib.runtime.pictures.picture import Picture
-from flashrib.runtime.sessions.protocol import Session
-from flashrib.runtime.tiling.upscale import upscale_picture
+from flashrib.runtime.progress import Progress
+from flashrib.runtime.sessions.protocol import Pixels, Session
+from flashrib.runtime.tiling.frames import upscale_frames
+from flashrib.runtime.tiling.upscale import joined, planes
 
 
 def upscale_animation(
@@ -46,27 +51,91 @@ def upscale_animation(
     """
     if reason := not_written_because(target, animation):
         raise PictureError(f"{target}: {reason}")
-    count = len(animation.durations)
-    size: list[tuple[int, int]] = []
+    frames: Feed[Picture] = Feed()
+    with ThreadPoolExecutor(1, "encode") as pool, Ahead(read_frames(source, animation)) as ahead:
+        writing: Future[tuple[str, ...]] = pool.submit(
+            write_frames, target, iter(frames), animation, quality, strip=strip
+        )
+        frames.stage = writing
+        work = _Work(session, tile, halo, len(animation.durations), progress)
+        try:
+            for picture in work.upscaled(ahead):
+                frames.put(picture)
+            frames.end()
+        except BaseException:
+            frames.stop()
+            raise
+        return *work.size, writing.result()
 
-    def upscaled() -> Iterator[Picture]:
-        before: tuple[Picture, Picture] | None = None
-        for number, frame in enumerate(read_frames(source, animation)):
-            size.append((frame.height, frame.width))
-            if before is not None and _equal(before[0], frame):
-                yield before[1]
+
+class _Work:
+    """The pictures of one file on their way through the network.
+
+    Attributes:
+        size: height and width of the first.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        tile: int | tuple[int, int] | None,
+        halo: int | None,
+        count: int,
+        progress: Progress | None,
+    ) -> None:
+        self.size = 0, 0
+        self._session, self._tile, self._halo, self._count, self._progress = session, tile, halo, count, progress
+        self._given: deque[tuple[Picture, int] | None] = (
+            deque()
+        )  # with the number of its planes; None: equals the one before
+        self._made: list[Pixels] = []  # planes of the first of them
+        self._finished = 0
+
+    def upscaled(self, frames: Iterator[Picture]) -> Iterator[Picture]:
+        """Yield all pictures in order; devices get some ahead."""
+        last: Picture | None = None
+
+        def equal() -> Iterator[Picture]:
+            while self._given and self._given[0] is None:
+                self._given.popleft()
+                self._finished += 1
+                assert last is not None
+                yield last
+
+        results = upscale_frames(
+            self._session, self._distinct(frames), tile=self._tile, halo=self._halo, progress=self._report
+        )
+        for plane in results:
+            yield from equal()
+            given = self._given[0]
+            assert given is not None
+            self._made.append(plane)
+            if len(self._made) == given[1]:
+                last = joined(given[0], self._made)
+                self._given.popleft()
+                self._made, self._finished = [], self._finished + 1
+                yield last
+        yield from equal()
+
+    def _distinct(self, frames: Iterator[Picture]) -> Iterator[Pixels]:
+        """The planes of all pictures but of those that equal the one before."""
+        before: Picture | None = None
+        for frame in frames:
+            if before is None:
+                self.size = frame.height, frame.width
+            elif _equal(before, frame):
+                self._given.append(None)
                 continue
+            before, parts = frame, planes(frame)
+            self._given.append((frame, len(parts)))
+            yield from parts
 
-            def report(done: int, total: int, number: int = number) -> None:
-                if progress is not None:
-                    progress(1000 * number + 1000 * done // total, 1000 * count)
-
-            result = upscale_picture(session, frame, tile=tile, halo=halo, progress=report)
-            before = frame, result
-            yield result
-
-    lost = write_frames(target, upscaled(), animation, quality, strip=strip)
-    return *size[0], lost
+    def _report(self, done: int, total: int) -> None:
+        waiting = next((given for given in self._given if given is not None), None)
+        if self._progress is not None and waiting is not None:
+            total *= waiting[1]
+            done = 1000 * (len(self._made) * total // waiting[1] + done) // total
+            self._progress(1000 * self._finished + done, 1000 * self._count)
 
 
 def _equal(one: Picture, other: Picture) -> bool:

@@ -1,5 +1,7 @@
 """Animations and pages: every frame with its time, every page at its own size."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashrib.runtime.errors import PictureError
+from flashrib.runtime.errors import PictureError, SessionError
 from flashrib.runtime.jobs.animation import upscale_animation
 from flashrib.runtime.jobs.plan import plan_jobs
 from flashrib.runtime.jobs.run import Options, run_jobs
-from flashrib.runtime.pictures.animation import read_animation
+from flashrib.runtime.pictures.animation import Animation, read_animation, read_frames, write_frames
+from flashrib.runtime.pictures.picture import Picture
+from flashrib.runtime.sessions.protocol import Batch
 from tests.runtime.sessions.fakes import FakeSession
 
 DURATIONS = (100, 250, 40, 500)
@@ -73,6 +77,77 @@ def test_equal_frames_are_computed_once(tmp_path: Path) -> None:
     assert animation is not None
     upscale_animation(session, tmp_path / "in.png", tmp_path / "out.webp", animation)
     assert len(session.shapes) == 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_frames_are_decoded_and_encoded_while_the_device_works(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [Image.fromarray(np.full((20, 24, 3), 10 * number, np.uint8)) for number in range(6)]
+    pages[0].save(tmp_path / f"in.{suffix}", save_all=True, append_images=pages[1:])
+    third_read, third_computed = threading.Event(), threading.Event()
+
+    class Waiting(FakeSession):
+        def run(self, batch: Batch) -> Batch:
+            assert third_read.wait(10), "it is read while the first is computed"
+            result = super().run(batch)
+            if len(self.shapes) == 3:
+                third_computed.set()
+            return result
+
+    def read(path: Path, animation: Animation) -> Iterator[Picture]:
+        for number, frame in enumerate(read_frames(path, animation)):
+            yield frame
+            if number == 1:
+                third_read.set()
+
+    def write(path: Path, frames: Iterator[Picture], *options: Any, **named: Any) -> tuple[str, ...]:
+        def slowly() -> Iterator[Picture]:
+            for frame in frames:
+                assert third_computed.wait(10), "it is computed while the first is encoded"
+                yield frame
+
+        return write_frames(path, slowly(), *options, **named)
+
+    monkeypatch.setattr("flashrib.runtime.jobs.animation.read_frames", read)
+    monkeypatch.setattr("flashrib.runtime.jobs.animation.write_frames", write)
+    progress: list[int] = []
+    animation = read_animation(tmp_path / f"in.{suffix}")
+    assert animation is not None
+    target, source = tmp_path / f"out.{suffix}", tmp_path / f"in.{suffix}"
+    upscale_animation(Waiting(), source, target, animation, progress=lambda done, total: progress.append(done))
+    assert progress == sorted(progress)
+    assert progress[-1] == 6000
+    with Image.open(target) as image:
+        assert list(colours(image)) == [10 * number for number in range(6)]
+
+
+def colours(image: Image.Image) -> Iterator[int]:
+    for number in range(getattr(image, "n_frames", 1)):
+        image.seek(number)
+        yield int(np.asarray(image.convert("RGB"))[3, 3, 0])
+
+
+@pytest.mark.parametrize("failing", ["network", "writing"])
+def test_an_error_leaves_no_file(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_animation(tmp_path / "in.png")
+
+    class Failing(FakeSession):
+        def run(self, batch: Batch) -> Batch:
+            if failing == "network" and len(self.shapes) == 1:
+                raise SessionError("no more")
+            return super().run(batch)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    if failing == "writing":
+        monkeypatch.setattr("PIL.Image.Image.save", full)
+    animation = read_animation(tmp_path / "in.png")
+    assert animation is not None
+    with pytest.raises((SessionError, PictureError), match=r"no more|No space"):
+        upscale_animation(Failing(), tmp_path / "in.png", tmp_path / "out.png", animation)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
 def test_pages_of_their_own_size_and_depth(tmp_path: Path) -> None:
