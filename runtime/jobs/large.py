@@ -13,7 +13,7 @@ from flashrib.runtime.pictures.files import our_pillow
 from flashrib.runtime.pictures.fit import check_hdr, fitted_metadata, stripped_metadata
 from flashrib.runtime.pictures.formats import format_of, opened_format
 from flashrib.runtime.pictures.large.sink import file_sink
-from flashrib.runtime.pictures.large.source import VipsSource
+from flashrib.runtime.pictures.large.source import DECODER_ROWS, VipsSource
 from flashrib.runtime.pictures.large.tiff import has_directories, scaled_geo_tags
 from flashrib.runtime.pictures.metadata import profile_of, read_exif, read_extras
 from flashrib.runtime.sessions.protocol import Session
@@ -99,7 +99,7 @@ def upscale_large(
         strip: write nothing beside the pixels but what their colours need.
         png_level: 0 to 9 of PNG; None: 1.
         pyramid: a TIFF gets smaller levels, see `file_sink`.
-        band_bytes: that the bands in work may take: tiles become lower and wider for it.
+        band_bytes: that the decoder and the bands in work may take: tiles become lower and wider for it.
         progress: see `upscale_array`.
 
     Returns:
@@ -138,8 +138,10 @@ def upscale_large(
     halo = DEFAULT_HALO if halo is None else halo
     if not isinstance(tile, tuple) and not (session.info.whole_picture or session.info.fixed_size):
         sides = tile_sides(session, tile, halo, pixels.height, pixels.width)
-        row_bytes = (width * scale + pixels.width) * channels * pixels.dtype.itemsize
-        tile = flatter(sides, halo, session.info.alignment, pixels.width, row_bytes, band_bytes)
+        source_bytes = pixels.width * channels * pixels.dtype.itemsize
+        row_bytes = source_bytes * (scale * scale + 1)
+        most_bytes = max(band_bytes // 2, band_bytes - DECODER_ROWS * source_bytes)
+        tile = flatter(sides, halo, session.info.alignment, pixels.width, row_bytes, most_bytes)
     with file_sink(
         Path(os.fspath(target)), height, width, channels, pixels.dtype, metadata, quality, tags, png_level, pyramid
     ) as sink:

@@ -13,7 +13,10 @@ from flashrib.runtime.pictures.limits import BYTES_PER_PIXEL, max_pixels_by_memo
 from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.tiling.memory import BAND_SHARE, HELD_SHARE, TILE_SHARE, left_of, tile_within
-from flashrib.runtime.tiling.upscale import DEFAULT_HALO, DEFAULT_TILE
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO
+
+MOST_TILE = 512
+"""Side that a tile owns at most where memory decides: twice the default, for which less of a tile is halo."""
 
 __all__ = ["Done", "Options", "read_early", "run_jobs", "within_memory"]
 
@@ -30,7 +33,7 @@ def within_memory(session: Session, options: Options, total: int) -> Options:
     left = left_of(total)
     tile = options.tile if options.tile is not None else tile_within(session, halo, int(TILE_SHARE * left))
     if isinstance(tile, int):
-        tile = min(tile, DEFAULT_TILE) if options.tile is None else tile
+        tile = min(tile, MOST_TILE) if options.tile is None else tile
     return dataclasses.replace(
         options,
         tile=tile,

@@ -13,6 +13,8 @@ from flashrib.runtime.errors import MissingPackageError, PictureError
 
 CHUNK_BYTES = 2**16
 """Decoded at a time, at least one row: the library keeps many times as many rows as it is asked for."""
+DECODER_ROWS = 600
+"""Rows of the picture that libvips keeps, as measured."""
 
 Pixels = NDArray[Any]
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
