@@ -24,7 +24,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     return session
 
 
-@pytest.mark.parametrize(("total", "tile"), [(200, 88), (2000, 256)])
+@pytest.mark.parametrize(("total", "tile"), [(200, 88), (2000, 512)])
 def test_the_tile_fits(measured: FakeSession, total: int, tile: int) -> None:
     options = within_memory(measured, Options(), total * 2**20)
     assert options.tile == tile
