@@ -6,6 +6,7 @@ other with a restart marker between them. So bands are made in parallel, and no 
 """
 
 import io
+import os
 import struct
 from typing import IO, Any
 
@@ -86,9 +87,19 @@ class JpegWriter(BlockWriter[bytes]):
 
 
 def _coded(rows: NDArray[np.uint8], options: dict[str, Any]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(rows[..., 0] if rows.shape[-1] == 1 else rows).save(file, "JPEG", **options)
-    return file.getvalue()
+    with _memory_file() as file:
+        Image.fromarray(rows[..., 0] if rows.shape[-1] == 1 else rows).save(file, "JPEG", **options)
+        file.seek(0)
+        return file.read()
+
+
+def _memory_file() -> IO[bytes]:
+    """Open a file in memory that has a descriptor where there is such a thing.
+
+    Pillow lets other threads run only while it writes to a descriptor: into a `BytesIO` all threads would code one after the other, and
+    keep the one from its work that drives a device.
+    """
+    return open(os.memfd_create("jpeg"), "w+b") if hasattr(os, "memfd_create") else io.BytesIO()
 
 
 def _places(coded: bytes) -> tuple[int, int]:

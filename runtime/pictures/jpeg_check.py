@@ -17,7 +17,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 _SIDE = 8  # of a block
 _FLAT = 4  # levels
-_AFTER, _AFTER_RESTARTS = re.compile(rb"\xff+[^\x00\xff]"), re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+# A search for a fixed byte is fifty times as fast as one for a run of them, and no other thread runs meanwhile.
+_AFTER, _AFTER_RESTARTS = re.compile(rb"\xff[^\x00\xff]"), re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
 _MORE = 512
 """Bytes of a scan that are put behind it once more."""
@@ -95,6 +96,8 @@ def _scans(content: bytes) -> _Scans:
             # To the next marker; restart markers belong to the data, where there shall be some.
             after = (_AFTER_RESTARTS if interval else _AFTER).search(content, position)
             stop = after.start() if after else len(content)
+            while after and stop > position and content[stop - 1] == 0xFF:  # markers may begin with several
+                stop -= 1
             restarts = len(_RESTARTS.findall(content, position, stop)) if interval else None
             found.places.append((position, stop, restarts))
             position = stop
