@@ -26,7 +26,7 @@ from flashrib.runtime.sessions.base import SessionBase
 
 
 class FakeDevice(SessionBase):
-    """A session and its only worker: doubles pixels, `seconds` after the picture before."""
+    """A session and its only worker: puts a picture four times beside itself, `seconds` after the one before."""
 
     ahead = 2
 
@@ -56,8 +56,9 @@ class FakeDevice(SessionBase):
     def collect(self, target: Any) -> None:
         pixels, ready = self._in_work.popleft()
         time.sleep(max(0.0, ready - time.perf_counter()))
-        for row, column in np.ndindex(2, 2):
-            target[row::2, column::2] = pixels
+        height, width = pixels.shape[:2]
+        for row, column in np.ndindex(2, 2):  # copied, as a result is from the memory of a GPU
+            target[row * height :, column * width :][:height, :width] = pixels
 
     def abandon(self) -> None:
         self._in_work.clear()
