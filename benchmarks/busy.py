@@ -11,6 +11,7 @@ milliseconds times cores cannot be hidden.
 import argparse
 import tempfile
 import time
+import zlib
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from flashrib.runtime.jobs.run import Done, Options, run_jobs
 from flashrib.runtime.pictures.blocks import available_cpus
 from flashrib.runtime.sessions.base import SessionBase
 
+_LAUNCH = bytes(8192)  # enough that other threads may run meanwhile
+
 
 class FakeDevice(SessionBase):
     """A session and its only worker: puts a picture four times beside itself, `seconds` after the one before."""
@@ -31,7 +34,7 @@ class FakeDevice(SessionBase):
     ahead = 2
 
     def __init__(self, seconds: float, launches: int) -> None:
-        self.info = ModelInfo(scale=2)
+        self.info = ModelInfo(scale=2, alignment=64)
         self._seconds, self._launches = seconds, launches
         self._in_work: deque[tuple[Any, float]] = deque()
         self.first = self._free = self.busy = 0.0
@@ -46,7 +49,7 @@ class FakeDevice(SessionBase):
     def submit(self, pixels: Any, *_: Any) -> None:
         copied = pixels.copy()
         for _launch in range(self._launches):
-            time.sleep(0)
+            zlib.crc32(_LAUNCH)
         now = time.perf_counter()
         self.first = self.first or now
         self._free = max(self._free, now) + self._seconds

@@ -194,10 +194,11 @@ def spread(
         most_pixels: input pixels that a tile may read; if not even one multiple stays below, it is one multiple.
         devices: that share the tiles, >= 1.
     """
+    of_width = _divisions(width, halo, multiple, minimum)
     choices = [
         (-(-rows * columns // devices) * high * wide / (rows * columns), rows * columns, tile_height, tile_width)
         for rows, largest_height, high, tile_height in _divisions(height, halo, multiple, minimum)
-        for columns, largest_width, wide, tile_width in _divisions(width, halo, multiple, minimum)
+        for columns, largest_width, wide, tile_width in of_width
         if largest_height * largest_width <= most_pixels
     ]
     if not choices:
