@@ -45,6 +45,14 @@ picture.upscale_array = counted
 sys.exit(main(sys.argv[1:]))
 """
 
+# Runs a command line; segments of a video are so short that a run is killed after some of them are whole.
+SEGMENTED = """
+import functools, sys
+from flashrib.runtime.cli import main, video
+video.VideoOptions = functools.partial(video.VideoOptions, segment_frames=40)
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def check(right: bool, what: str) -> None:
     if not right:
@@ -200,7 +208,7 @@ def known_tags(metadata: dict[str, str]) -> dict[str, str]:
 
 def video(folder: Path, arguments: argparse.Namespace) -> None:
     write_video(folder / "in.mkv", arguments.frames)
-    command = [sys.executable, "-m", "flashrib.runtime.cli", "video", "in.mkv", "--model", "cheap.onnx"]
+    command = [sys.executable, "-c", SEGMENTED, "video", "in.mkv", "--model", "cheap.onnx"]
     command += ["--codec", "h265", "--preset", "ultrafast"]
     began = time.perf_counter()
     subprocess.run([*command, "-o", "whole.mkv"], cwd=folder, check=True, capture_output=True)
@@ -221,7 +229,7 @@ def video(folder: Path, arguments: argparse.Namespace) -> None:
         f" equal those of a run that was not killed, {same[1]} have the times of the input;"
         f" {', '.join(kind for kind, *_ in resumed['streams'])}, {len(resumed['subtitle'])} subtitles, {len(resumed['chapters'])} chapters"
     )
-    check(same == [arguments.frames] * 2, "the video")
+    check(same == [arguments.frames] * 2 and kills > 0 and report["resumed"] > 0, "the video")
     for part, value in given.items():
         check(resumed[part] == uninterrupted[part], f"the {part} of the run that was killed")
         check(

@@ -1,6 +1,7 @@
 """The JPEG writer: other decoders read the same pixels as from Pillow's encoder, whatever the bands."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -76,3 +77,14 @@ def test_wrong_rows_are_refused() -> None:
         writer.write(np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(ValueError, match="1 rows are missing"), JpegWriter(io.BytesIO(), 1, 2, 3, 90):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory on this system")
+def test_is_coded_into_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow lets other threads run then, and only then."""
+    rows = np.random.default_rng(4).integers(0, 256, (16, 40, 3), dtype=np.uint8)
+    with jpeg._memory_file() as file:
+        assert file.fileno() >= 0
+    coded = jpeg._coded(rows, {"quality": 90})
+    monkeypatch.delattr(os, "memfd_create")
+    assert jpeg._coded(rows, {"quality": 90}) == coded
