@@ -57,7 +57,9 @@ def read(source: str) -> Network:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=WEIGHTS[,OTHER@SHARE]", help=f"NAME one of {', '.join(BUNDLED)}")
+    parser.add_argument(
+        "runs", nargs="+", metavar="NAME=WEIGHTS[,OTHER@SHARE]", help=f"NAME one of {', '.join(BUNDLED)}"
+    )
     for run in parser.parse_args().runs:
         name, _, source = run.partition("=")
         row = BUNDLED[name]

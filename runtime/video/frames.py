@@ -99,11 +99,10 @@ def to_video_frame(pixels: Pixels, video: VideoInfo, pixel_format: str, pts: int
         pts: when it is shown, in ticks of the video's time base.
         duration: how long, in ticks; 0: unknown.
     """
-    av = require_av()
     colour = not pixel_format.startswith(("gbr", "rgb", "bgr", "gray"))
     if colour and pixels.dtype == np.uint16 and not video.gray:
         pixels = _table(65535, _WHITE)[pixels]
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=video.array_format)
+    frame = _as_frame(pixels, video.array_format)
     if frame.format.name != pixel_format:
         frame = _reformatter().reformat(
             frame,
@@ -150,6 +149,19 @@ def _frame(frame: Any, video: VideoInfo) -> Frame:
         mastering,
         light,
     )
+
+
+def _as_frame(pixels: Pixels, array_format: str) -> Any:
+    """Return pixels, (H, W, 3) or (H, W), as a frame of that packed format.
+
+    PyAV's `from_ndarray` does the same and keeps all other threads waiting meanwhile: 50 ms for 3840x2160 on two cores.
+    """
+    height, width = pixels.shape[:2]
+    frame = require_av().VideoFrame(width, height, array_format)
+    plane = frame.planes[0]
+    lines = np.frombuffer(plane, pixels.dtype).reshape(height, plane.line_size // pixels.itemsize)
+    np.copyto(lines[:, : pixels[0].size], pixels.reshape(height, -1))
+    return frame
 
 
 @functools.cache
