@@ -2,8 +2,8 @@
 
 Same weights, same networks, same results as ours; only the attention goes the official way: the map is completed before the 1x1
 convolution, the bias MLP runs over all N tokens every time, its codes are concatenated to q and k, v is widened with zeros to the
-same head size, and PyTorch's scaled_dot_product_attention does the rest. In float32 here: the official code rounds q, k and v to
-bfloat16 before, which is less exact; `--bf16` does that too.
+same head size, and PyTorch's scaled_dot_product_attention does the rest, or the package flash-attn. In float32 here: the official
+code rounds q, k and v to bfloat16 before, which is less exact; `--bf16` does that too.
 """
 
 import types
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashrib.model.architectures.sst_real.network import GatedFFN
+from flashrib.model.attention.window.flash import flash_attention
 from flashrib.model.layers import ConvFFN, WindowAttention
 from flashrib.model.network import Network
 
@@ -42,20 +43,35 @@ def _forward(self: WindowAttention, x: Tensor) -> Tensor:
     v = torch.cat([v, v.new_zeros(*v.shape[:-1], rank)], dim=-1)
     if self.official_dtype is not None:
         q, k, v = (t.to(self.official_dtype) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim].to(x.dtype)
+    out = self.official_attention(q, k, v)[..., :dim].to(x.dtype)
     out = out.view(batch, rows, columns, heads, wh, ww, dim).permute(0, 3, 6, 1, 4, 2, 5)
     out = out.reshape(batch, channels, rows * wh, columns * ww)[:, :, :height, :width]
     y: Tensor = self.to_out(out * gate)
     return y
 
 
-def official_flow(network: Network, dtype: torch.dtype | None = None) -> Network:
-    """Switch the attention of `network` to the official data flow; `dtype` is what q, k and v are rounded to."""
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+
+
+def _flash_attn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return flash_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+
+def official_flow(network: Network, dtype: torch.dtype | None = None, package: bool = False) -> Network:
+    """Switch the attention of `network` to the official data flow.
+
+    Args:
+        network: is changed.
+        dtype: what q, k and v are rounded to; None: they stay as they are.
+        package: attention by flash-attn, of whichever version is installed, in place of PyTorch's.
+    """
     for module in network.modules():
         if isinstance(module, WindowAttention):
             if any(module.config.shift):
                 raise ValueError("no official preset shifts its windows, so the rival does not either")
             module.official_dtype = dtype
+            module.official_attention = _flash_attn if package else _sdpa
             module.forward = types.MethodType(_forward, module)
         if isinstance(module, ConvFFN | GatedFFN):
             module.plainly = True

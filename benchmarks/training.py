@@ -7,7 +7,7 @@
   and channels-last; then the fastest of these compiled. Both also as CUDA graphs, which the official code does not have.
 * dense bias: the same network with a relative position bias, (heads, N, N) added to the scores, every window cut to at most 32: what SST is
   compared with in its paper. Ours with these windows beside it.
-* flash-attn: the official flow through that package, where it is installed.
+* flash-attn: the official flow through that package, 2, 3 or 4, where one is installed.
 * ours: bf16 autocast and float32 (TF32 products), compiled layer by layer, as a CUDA graph, as `flashrib train` does it.
 
 Milliseconds are medians after warm-up; memory is the peak of PyTorch's allocator in an eager or compiled step (no graph) above what was in
@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import dataclasses
 import gc
+import importlib.metadata
 import io
 import multiprocessing
 import statistics
@@ -208,6 +209,16 @@ def cases(name: str, args: argparse.Namespace) -> list[tuple[str, Maker, Case]]:
             for backend in ("cudnn", "flash"):
                 for layout in ("last",) if args.fast else ("plain", "last"):
                     found.append(("official", official, Case(precision, backend, layout)))
+        if flash_attn() != "not installed":
+            by_package = partial(official_flow, dtype=torch.bfloat16, package=True)
+            for compiled in (False, True):
+                found.append(
+                    (
+                        "official, flash-attn",
+                        lambda: by_package(build_model(name, args.scale)),
+                        Case("bf16", compiled=compiled),
+                    )
+                )
     if "dense" in args.rivals:
         made = partial(network_from_config, small)
         found.append(
@@ -282,11 +293,11 @@ def main() -> None:
 
 
 def flash_attn() -> str:
-    try:
-        import flash_attn as package
-    except ImportError:
-        return "not installed"
-    return str(package.__version__)
+    """Version of the package, or of its successor."""
+    for name in ("flash-attn", "flash-attn-4"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "not installed"
 
 
 if __name__ == "__main__":

@@ -67,17 +67,24 @@ def test_float32_is_as_close_to_the_truth_as_the_reference(case: str) -> None:
     assert max_abs(ours, truth) <= 2 * max_abs(reference, truth) + 1e-6
 
 
+@pytest.mark.parametrize("version", [2, 4])
 @pytest.mark.parametrize("case", ["whole-windows-shifted", "partial-shifted", "head-size-30"])
-def test_flash_attn_gets_what_it_wants(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package, which has (batch, tokens, heads, channels) and one head size for q, k and v."""
+def test_flash_attn_gets_what_it_wants(case: str, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package, which has (batch, tokens, heads, channels) and one head size, a multiple of 8, for q, k and v."""
 
-    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float) -> Tensor:
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float) -> Tensor | tuple[Tensor, Tensor]:
         assert q.shape == k.shape == v.shape
         assert q.shape[1:3] == (window[0] * window[1], heads)
+        assert q.shape[3] % 8 == 0
         scores = softmax_scale * torch.einsum("bqhc,bkhc->bhqk", q, k)
-        return torch.einsum("bhqk,bkhc->bqhc", scores.softmax(-1), v)
+        out = torch.einsum("bhqk,bkhc->bqhc", scores.softmax(-1), v)
+        return out if version == 2 else (out, scores.logsumexp(-1))
 
-    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_func=flash_attn_func))
+    package = types.ModuleType("flash_attn")
+    holder = package if version == 2 else types.ModuleType("flash_attn.cute")
+    vars(holder)["flash_attn_func"] = flash_attn_func
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", holder)
     tensors, window, heads, shift = operands(case, torch.float64)
     ours = window_attention(*tensors, window, heads, shift, form="flash")
     assert max_abs(ours, window_attention(*tensors, window, heads, shift, form="reference")) <= 1e-12
