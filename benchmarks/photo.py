@@ -1,6 +1,6 @@
 """What the bundled model `photo` makes of degraded photographs, beside bicubic enlargement and the model for clean pictures.
 
-    python benchmarks/photo.py FOLDER [--page SHEET.jpg --show NAME:ROW,COLUMN ...]
+    python benchmarks/photo.py FOLDER [--device cuda] [--page SHEET.jpg --show NAME:ROW,COLUMN ...]
 
 Each picture of FOLDER is degraded as the training configuration's `degradation = "photo"` does it, seeded by its place, and as files
 are: rounded to 8 bits. Printed per picture and on average: Y-PSNR and SSIM (border of 2), and NIQE, which needs no original and is
@@ -18,11 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.data import make_pair
 from flashrib.model.training.degraded import degradation_of, degrade_pairs
-from flashrib.runtime import bundled_model, open_session, read_picture, upscale_array
+from flashrib.runtime import bundled_model, bundled_weights, open_session, read_picture, upscale_array
 from flashrib.runtime.pictures.folder import list_pictures
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.quality.metrics import psnr, ssim
 from flashrib.runtime.quality.niqe import niqe
+from flashrib.runtime.sessions.protocol import Session
 
 SCALE = 2
 DETAIL = 96  # input pixels
@@ -47,9 +48,19 @@ def sheet(rows: list[list[Pixels]]) -> Image.Image:
     return page
 
 
+def session(name: str, device: str) -> Session:
+    """A bundled model in float32."""
+    if device == "cpu":
+        return open_session(bundled_model(name))
+    return open_session(bundled_weights(name), "torch", device=device, precision="fp32")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--device", default="cpu", help="cuda: the weights in PyTorch, float32, in place of the ONNX files"
+    )
     parser.add_argument("--page", type=Path, help="the picture to write")
     parser.add_argument("--show", nargs="+", default=[], metavar="NAME:ROW,COLUMN", help="details, in input pixels")
     arguments = parser.parse_args()
@@ -62,7 +73,7 @@ def main() -> None:
     figures: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     rows = []
     print("| picture | " + " | ".join(f"{way}: dB, SSIM, NIQE" for way in WAYS) + " |")
-    with open_session(bundled_model("x2")) as clean, open_session(bundled_model("photo")) as photo:
+    with session("x2", arguments.device) as clean, session("photo", arguments.device) as photo:
         for path, pair in zip(paths, pairs, strict=True):
             results = {
                 "bicubic": imresize(pair.low, SCALE),
