@@ -64,7 +64,7 @@ class Journal:
         return os.path.relpath(target, self._path.parent)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        with self._lock:
+        with self._lock, _writing(self._path):
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()  # a killed process loses nothing that the operating system has
 
@@ -86,23 +86,34 @@ def opened(folder: Path, identity: dict[str, Any], part: str = "") -> Iterator[J
     head = json.dumps({"flashrib": 1, **identity}, sort_keys=True)
     with locked(path.with_suffix(".lock"), f"{folder}{f' (part {part[1:]})' if part else ''}"):
         try:
-            lines = path.read_text("utf-8").splitlines() if path.exists() else []
-            if not lines or lines[0] != head:
-                path.write_text(head + "\n", "utf-8")
-                lines = [head]
-            begun, done = _entries(lines[1:])
-            with path.open("a", encoding="utf-8") as file:
-                journal = Journal(path, file, begun, done)
-                try:
-                    yield journal
-                finally:
-                    if not journal.is_needed:
-                        path.unlink(missing_ok=True)
-        except OSError as error:
-            raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
+            with _writing(path):
+                lines = path.read_text("utf-8").splitlines() if path.exists() else []
+                if not lines or lines[0] != head:
+                    path.write_text(head + "\n", "utf-8")
+                    lines = [head]
+                file = path.open("a", encoding="utf-8")
+            journal = Journal(path, file, *_entries(lines[1:]))
+            try:
+                yield journal
+            finally:
+                with _writing(path):
+                    try:
+                        file.close()
+                    finally:
+                        if not journal.is_needed:
+                            path.unlink(missing_ok=True)
         finally:
             with contextlib.suppress(OSError):
                 path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Errors name the journal."""
+    try:
+        yield
+    except OSError as error:
+        raise FlashribError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def journal_exists(folder: Path, part: str = "") -> bool:

@@ -1,5 +1,6 @@
 """Batches that are killed go on; machines that share a folder make each picture once."""
 
+import io
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from PIL import Image
 
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import FlashribError
-from flashrib.runtime.jobs.journal import opened, shard
+from flashrib.runtime.jobs.journal import Journal, opened, shard
 from tests.places import ROOT
 from tests.runtime.models import write_onnx
 from tests.runtime.picture_files import noise
@@ -53,6 +54,22 @@ def test_a_later_run_makes_what_is_missing(capsys: pytest.CaptureFixture[str]) -
     after = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.png")}
     assert len(after) == 5
     assert before["005.png"] == after["005.png"]
+
+
+def test_other_errors_are_not_those_of_the_journal() -> None:
+    with pytest.raises(BrokenPipeError), opened(Path("in"), {}):
+        raise BrokenPipeError
+
+
+class FullFile(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_journal_that_cannot_be_written() -> None:
+    journal = Journal(Path("in/journal"), FullFile(), set(), {})
+    with pytest.raises(FlashribError, match="in/journal: cannot be written: No space left on device"):
+        journal.begin(Path("in/000.png"))
 
 
 def test_another_quality_is_another_batch(capsys: pytest.CaptureFixture[str]) -> None:
