@@ -103,6 +103,8 @@ def plan_jobs(
         targets = [Path(output) for _ in found]
     else:
         targets = [Path(output, naming.of(relative)) for _, relative in found]
+        if naming.suffix and not overwrite:
+            found, targets = _without_results(found, targets, note)
         _check_folder(Path(output))
     sources = [source for source, _ in found]
     _check_collisions(sources, targets)
@@ -206,6 +208,21 @@ def _check_folder(folder: Path) -> None:
         raise PictureError(f"{folder}: cannot be a folder for the results, because {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PictureError(f"{folder}: cannot be written to: no permission for {existing}")
+
+
+def _without_results(
+    found: list[tuple[Path, Path]], targets: list[Path], note: Callable[[str], None]
+) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """Leave out what an earlier run with the same suffix wrote beside the pictures."""
+    results = {os.path.realpath(target) for target in targets}
+    kept = [
+        (picture, target)
+        for picture, target in zip(found, targets, strict=True)
+        if os.path.realpath(picture[0]) not in results
+    ]
+    if left_out := len(found) - len(kept):
+        note(f"passed over, since they are named as results of the others: {left_out} of {len(found)} pictures")
+    return [picture for picture, _ in kept], [target for _, target in kept]
 
 
 def _check_collisions(sources: list[Path], targets: list[Path]) -> None:

@@ -45,14 +45,14 @@ def survey(folder: Path, *, recursive: bool = False, besides: Path | None = None
     Args:
         folder: where to look.
         recursive: look into the folders below as well, but for hidden ones and links to folders.
-        besides: a folder whose files are left out, such as that of earlier results.
+        besides: a folder below it whose files are left out, such as that of earlier results.
 
     Raises:
         PictureError: the folder is missing or cannot be read.
     """
     # Links that lead round in a circle are no reason to stop.
     left_out = Path(os.path.realpath(besides)) if besides else None
-    if left_out == Path(os.path.realpath(folder)):
+    if left_out and Path(os.path.realpath(folder)).is_relative_to(left_out):
         left_out = None
     found = Listing([], [], [])
     others: list[Path] = []

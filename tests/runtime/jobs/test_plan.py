@@ -87,6 +87,20 @@ def test_earlier_results_below_the_folder_are_no_pictures() -> None:
     assert "d/out/a.png" in names("d", out="elsewhere", recursive=True)
 
 
+def test_results_may_go_above_the_folder_of_the_pictures() -> None:
+    assert names("d", out=".") == {"d/a.png": "a.png", "d/b.tif": "b.tif"}
+
+
+def test_results_beside_the_pictures_are_no_pictures_of_the_next_run() -> None:
+    Path("d/a_x2.png").touch()
+    notes: list[str] = []
+    jobs = plan_jobs(["d"], "d", naming=Naming("_x2"), skip_existing=True, note=notes.append)
+    assert [(str(job.source), job.skipped) for job in jobs] == [("d/a.png", True), ("d/b.tif", False)]
+    assert notes == ["passed over, since they are named as results of the others: 1 of 3 pictures"]
+    with pytest.raises(UsageError, match=r"the result would replace the input d/a_x2\.png"):
+        plan_jobs(["d"], "d", naming=Naming("_x2"), overwrite=True)
+
+
 def test_a_result_that_exists_is_an_error_of_one_job() -> None:
     Path("out").mkdir()
     Path("out/one.png").touch()
