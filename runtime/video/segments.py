@@ -3,6 +3,7 @@
 Segments are NUT files, which keep any time base exactly (Matroska rounds to milliseconds) and most codecs.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -47,18 +48,23 @@ def write_segment(
     """
     av = require_av()
     count, stream = 0, None
+    if pipe:  # its head says the rate, which FFmpeg takes from the time base
+        video = dataclasses.replace(video, time_base=1 / video.rate if video.rate else video.time_base)
     late = 0 if pipe else round(LEAD / video.time_base)
     try:
         with av.open(str(path), "w", format="yuv4mpegpipe" if pipe else codec.segment) as container:
             for pixels, pts, duration in frames:
                 if stream is None:
                     stream = _stream(container, pixels, video, codec, pixel_format, options, sample_aspect_ratio)
-                for packet in stream.encode(to_video_frame(pixels, video, pixel_format, pts + late, duration)):
+                pts, duration = (count, 1) if pipe else (pts + late, duration)
+                for packet in stream.encode(to_video_frame(pixels, video, pixel_format, pts, duration)):
                     container.mux(with_decoding_time(packet))
                 count += 1
             for packet in stream.encode(None) if stream is not None else ():
                 container.mux(with_decoding_time(packet))
     except (av.error.FFmpegError, OSError) as error:
+        if pipe and isinstance(error, BrokenPipeError):
+            raise  # whoever reads has had enough
         told = ", ".join(f"{name} {value}" for name, value in options.items()) or "none"
         raise FlashribError(
             f"codec {codec.name}: the encoder {codec.encoder} cannot write {path.name}; its options were {told}: {message_of(error)}"

@@ -287,9 +287,25 @@ def test_pipes(tmp_path: Path) -> None:
         "upscale_video(Path(sys.argv[1]), Path('-'), lambda f: (p.repeat(2, 0).repeat(2, 1) for p in f), 2, {})\n"
     )
     first = subprocess.run([sys.executable, "-c", script, "in.mkv"], cwd=tmp_path, capture_output=True, check=True)
-    assert first.stdout.startswith(b"YUV4MPEG2 W128 H96")
+    assert first.stdout.startswith(b"YUV4MPEG2 W128 H96 F25:1 ")
     second = subprocess.run(
         [sys.executable, "-c", script, "-"], cwd=tmp_path, input=first.stdout, capture_output=True, check=True
     )
     (tmp_path / "out.y4m").write_bytes(second.stdout)
     assert [frame.shape for frame in frames(tmp_path / "out.y4m")] == [(3, 192, 256)] * 5  # 4:4:4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="pipes as a shell makes them")
+def test_a_reader_who_stops(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mkv")
+    reading, writing = os.pipe()
+    os.close(reading)
+    kept = os.dup(1)
+    try:
+        os.dup2(writing, 1)
+        with pytest.raises(BrokenPipeError):
+            upscale_video(tmp_path / "in.mkv", Path("-"), double, 2, {})
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(writing)
