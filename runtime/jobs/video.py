@@ -185,6 +185,8 @@ class _Work:
         chosen, lost = pixel_format(codec, self.video)
         self._warn(codec, lost)
         settings = options_of(codec, self.options.crf, self.options.preset, self.first.mastering, self.first.light)
+        if self.target.suffix.lower() == ".avi":  # has no times, so that frames must come in their order
+            settings["bf"] = "0"
         parts = _parts(self.target)
         try:
             parts.mkdir(parents=True, exist_ok=True)

@@ -309,3 +309,9 @@ def test_a_reader_who_stops(tmp_path: Path) -> None:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(writing)
+
+
+def test_avi_has_no_times_but_keeps_the_order(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.avi", times=tuple(range(0, 480, 40)), codec="mjpeg", pixel_format="yuvj420p")
+    upscale_video(tmp_path / "in.avi", tmp_path / "out.avi", double, 2, {})
+    assert times(tmp_path / "out.avi") == sorted(times(tmp_path / "out.avi"))
