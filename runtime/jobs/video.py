@@ -24,7 +24,7 @@ from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.overlap import Ahead, Feed
 from flashrib.runtime.pictures.imresize import imresize
-from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, options_of, pixel_format
+from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, has_alpha, options_of, pixel_format
 from flashrib.runtime.video.distinct import Upscale, Upscaled, upscale_distinct
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
 from flashrib.runtime.video.info import VideoInfo, container_known, open_input, video_info
@@ -224,6 +224,8 @@ class _Work:
         return VideoReport(count, self.upscaled, 0, *size, "rawvideo", chosen, (), tuple(self.warnings))
 
     def _warn(self, codec: Codec, lost: str | None) -> None:
+        if has_alpha(self.video.format):
+            self.warnings.append("transparency, where there is any, is not kept")
         if lost:
             self.warnings.append(
                 f"codec {codec.name} cannot hold all of {self.video.format}: {lost}; h265 and ffv1 can"

@@ -106,9 +106,12 @@ def pixel_format(codec: Codec, video: VideoInfo) -> tuple[str, str | None]:
         lost.append(f"{bits} instead of {video.bits} bit")
     if not video.gray and _chroma(best) > _chroma(source):
         lost.append(f"chroma of {best.name} instead of {video.format}")
-    if any(c.is_alpha for c in source.components) and not any(c.is_alpha for c in best.components):
-        lost.append("no alpha")
     return best.name, "; ".join(lost) or None
+
+
+def has_alpha(name: str) -> bool:
+    """Say whether a pixel format has transparency, which no frame takes through the network."""
+    return any(component.is_alpha for component in require_av().VideoFormat(name).components)
 
 
 def options_of(

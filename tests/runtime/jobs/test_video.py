@@ -315,3 +315,9 @@ def test_avi_has_no_times_but_keeps_the_order(tmp_path: Path) -> None:
     write_video(tmp_path / "in.avi", times=tuple(range(0, 480, 40)), codec="mjpeg", pixel_format="yuvj420p")
     upscale_video(tmp_path / "in.avi", tmp_path / "out.avi", double, 2, {})
     assert times(tmp_path / "out.avi") == sorted(times(tmp_path / "out.avi"))
+
+
+def test_transparency_is_not_kept(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mkv", codec="ffv1", pixel_format="bgra", tags=(1, 1, 0, 2))
+    report = upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", double, 2, {}, VideoOptions("ffv1"))
+    assert report.warnings == ("transparency, where there is any, is not kept",)
