@@ -141,6 +141,8 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         return
     if str(source) == "-":
         raise UsageError("a video from standard input goes to standard output: use -o -, and let ffmpeg write the file")
+    if target.is_dir():
+        raise UsageError(f"{target}: is a folder: give the name of a file")
     if target.exists() and not overwrite:
         _remove_finished(_parts(target), target)
         raise UsageError(f"{target}: exists: use --overwrite to replace it")

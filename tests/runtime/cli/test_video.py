@@ -44,6 +44,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["in.mkv", "-o", "in.mkv"], 2, "exists: use --overwrite"),
         (["in.mkv", "-o", "in.mkv", "--overwrite"], 2, "is the input itself"),
         (["in.mkv", "-o", "nowhere/out.mkv"], 1, "nowhere"),
+        (["in.mkv", "-o", "."], 2, ".: is a folder"),
         (["in.mkv", "-o", "out.mkv", "--start", "soon"], 2, "neither seconds"),
         (["in.mkv", "-o", "out.mkv", "--preview", "--end", "3"], 2, "exclude each other"),
         (["-", "-o", "out.mkv"], 2, "standard input"),
