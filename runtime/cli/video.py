@@ -1,6 +1,7 @@
 """The command `flashrib video`."""
 
 import argparse
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = VideoOptions(
         arguments.codec, arguments.crf, arguments.preset, start, end, arguments.preview is not None, arguments.overwrite
     )
+    os.environ.setdefault("SVT_LOG", "1")  # the encoder of AV1 says errors alone
     session, model, kind = open_chosen(arguments)
     with session, PictureBar(1) as bar:
 
