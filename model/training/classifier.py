@@ -212,13 +212,14 @@ def _check(path: Path, options: FitOptions) -> None:
     checks = {
         "epochs": options.epochs >= 1,
         "batch": options.batch >= 1,
-        "lr": options.lr > 0,
-        "weight_decay": options.weight_decay >= 0,
+        "lr": 0 < options.lr < math.inf,
+        "weight_decay": 0 <= options.weight_decay < math.inf,
         "warmup": 0 <= options.warmup < options.epochs,
         "ema": 0 <= options.ema < 1,
         "smoothing": 0 <= options.smoothing < 1,
         "clip": options.clip > 0,
         "shift": options.shift >= 0,
+        "seed": abs(options.seed) < 2**63,  # what torch takes
     }
     for name, valid in checks.items():
         if not valid:

@@ -1,6 +1,7 @@
 """Configuration of a training run, read from a small TOML file."""
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +118,7 @@ class TrainConfig:
             "downscales": bool(self.downscales) and all(0 < d <= 1 for d in self.downscales),
             "degradation": self.degradation in ("bicubic", *DEGRADATIONS),
             "loss": self.loss in ("l1", "l2"),
-            "adversarial": self.adversarial >= 0,
+            "adversarial": 0 <= self.adversarial < math.inf,
             "perceptual": self.perceptual in ("pyramid", "none", "given"),
             "noise_steps": len(self.noise_steps) == 2 and all(1 <= n <= 1000 for n in self.noise_steps),
             "validation": self.validation >= (0 if self.validation_sets else 1),
@@ -127,19 +128,20 @@ class TrainConfig:
             "accumulate": self.accumulate >= 1,
             "optimizer": self.optimizer in ("adam", "adamw"),
             "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-            "weight_decay": self.weight_decay >= 0,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
             "schedule": self.schedule in ("cosine", "multistep"),
             "milestones": list(self.milestones) == sorted(set(self.milestones))
             and all(m >= 1 for m in self.milestones),
             "gamma": 0 < self.gamma <= 1,
             "steps": self.steps >= 1,
-            "lr": 0 < self.lr_final <= self.lr,
+            "lr": 0 < self.lr_final <= self.lr < math.inf,
             "warmup": 0 <= self.warmup < self.steps,
             "ema": 0 <= self.ema < 1,
             "clip": self.clip >= 0,
             "precision": self.precision in ("fp32", "tf32", "bf16"),
             "validate_every": self.validate_every >= 1,
             "save_every": self.save_every >= 1,
+            "seed": abs(self.seed) < 2**63,  # what torch takes
             "qat": self.qat in ("", *QAT_MODES),
         }
         for name, valid in checks.items():

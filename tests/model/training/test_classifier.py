@@ -144,6 +144,8 @@ def test_damaged_state_and_a_second_training_are_refused(folder: Path) -> None:
         (("data =", "dta ="), "unknown field(s) dta"),
         (('data = "data"', ""), "field data is missing"),
         (("epochs = 4", "epochs = 0"), "epochs = 0 is out of range"),
+        (("lr = 3e-3", "lr = inf"), "lr = inf is out of range"),
+        (("epochs = 4", "epochs = 4\nseed = 9223372036854775808"), "seed = 9223372036854775808 is out of range"),
         (("lr = 3e-3", 'lr = "fast"'), "must be of type float"),
         (('start = "plain.safetensors"', ""), "either arch"),
         (('start = "plain.safetensors"', 'key = "a"\narch = "fibottention-tiny-16"'), "name the file with start"),

@@ -37,6 +37,10 @@ BAD = {
     "reductions of text": ('data = ["x"]\ndownscales = ["half"]', "downscales = .* must be a list of .* each a number"),
     "a start with NUL": ('data = ["x"]\nstart = "a\\u0000b"', "holds a character that no name has"),
     "nested deeply": (f"data = {'[' * 5000}", "cannot be read as a TOML training configuration"),
+    "endless rate": ('data = ["x"]\nlr = inf', "lr = inf is out of range"),
+    "endless decay": ('data = ["x"]\nweight_decay = inf', "weight_decay = inf is out of range"),
+    "endless opponent": ('data = ["x"]\nadversarial = inf', "adversarial = inf is out of range"),
+    "seed": ('data = ["x"]\nseed = 10000000000000000000', "seed = 10000000000000000000 is out of range"),
     "negative rate": ('data = ["x"]\nlr = -1.0', "lr = -1.0 is out of range"),
 }
 
