@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from flashrib.model.training import loop
 from flashrib.model.training.adversarial import Discriminator, Opponent
 from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.objectives import Regression
@@ -74,7 +76,12 @@ def test_loss_is_the_distance_and_the_answer() -> None:
         )
 
 
-def test_resumed_run_equals_uninterrupted_one(config: TrainConfig, tmp_path: Path) -> None:  # noqa: F811  # the fixture
+def test_resumed_run_equals_uninterrupted_one(
+    config: TrainConfig,  # noqa: F811  # the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "Opponent", functools.partial(Opponent, channels=8))
     options = dataclasses.replace(config, adversarial=0.1, steps=3)
     whole = run(options, tmp_path / "whole")
     for _ in range(options.steps):
