@@ -16,6 +16,7 @@ from flashrib.runtime.pictures.picture import Picture
 from tests.places import ROOT
 
 AVERAGED = """
+import sys
 import torch
 from torch import nn
 from flashrib.model.training.parallel import join
@@ -26,13 +27,25 @@ network = nn.Linear(3, 2)
 world.start(network)
 network(torch.full((1, 3), float(world.rank))).sum().backward()
 world.average_gradients(network)
-print("weight", world.rank, network.weight.sum().item(), flush=True)
+sys.stdout.write(f"weight {world.rank} {network.weight.sum().item()}\\n")  # at once, so that lines stay whole
 assert torch.allclose(network.weight.grad, torch.full((2, 3), 0.5)), network.weight.grad
 generator = torch.Generator()
 world.seed(generator, 7, 11)
-print("seed", world.rank, generator.initial_seed(), flush=True)
+sys.stdout.write(f"seed {world.rank} {generator.initial_seed()}\\n")
 assert world.agree(world.rank == 0, torch.device("cpu"))
 world.end()
+"""
+
+TRAINED = """
+import sys
+sys.path.append(".")
+from flashrib.model.architectures.registry import network_from_config
+from flashrib.model.training import loop
+from flashrib.runtime.cli import main
+from tests.model.networks import SMALL
+
+loop.build_model = lambda name, scale: network_from_config(SMALL)
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -80,9 +93,8 @@ def test_a_run_of_two_processes(tmp_path: Path) -> None:
     config.write_text(
         'data = ["data"]\narch = "sst-light"\npatch = 8\nbatch = 1\nsteps = 2\nwarmup = 0\nvalidation = 1\nprecision = "fp32"\n'
     )
-    program = "import sys; from flashrib.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
     script = tmp_path / "train.py"
-    script.write_text(program)
+    script.write_text(TRAINED)
     torchrun(str(script), "train", str(config), "-o", str(tmp_path / "run"), "--device", "cpu")
     weights = load_file(tmp_path / "run" / "weights.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
