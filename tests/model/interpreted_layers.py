@@ -12,7 +12,10 @@ from flashrib.model.architectures.sst_real.network import GatedFFN
 from flashrib.model.config import AttentionConfig
 from flashrib.model.depthwise import depthwise3x3
 from flashrib.model.layers import ConvFFN, WindowAttention
+from tests.model.interpreter import language_patched_once
 from tests.official import seeded
+
+__all__ = ["language_patched_once"]  # a fixture that every test here takes
 
 
 @pytest.fixture(autouse=True)

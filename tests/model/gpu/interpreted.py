@@ -20,8 +20,11 @@ from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
 from flashrib.model.gpu.maps import Maps
 from flashrib.model.gpu.passes import Begin, Matmul, Narrow, Pass, Wide, build
 from flashrib.model.sizes import round_up
+from tests.model.interpreter import language_patched_once
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 from tests.official import seeded
+
+__all__ = ["language_patched_once"]  # a fixture that every test here takes
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
 

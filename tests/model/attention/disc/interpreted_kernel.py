@@ -11,9 +11,15 @@ from flashrib.model.attention.disc import disc_attention
 from flashrib.model.attention.disc.op import launch
 from flashrib.model.attention.disc.tuning import Blocks
 from tests.model.attention.window.interpreted_kernel import bfloat16_products, bounds_of_loops, poison
+from tests.model.interpreter import language_patched_once
 from tests.official import max_abs, seeded
 
-__all__ = ["bfloat16_products", "bounds_of_loops", "poison"]  # fixtures that every test here takes
+__all__ = [
+    "bfloat16_products",
+    "bounds_of_loops",
+    "language_patched_once",
+    "poison",
+]  # fixtures that every test here takes
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter: -inf, NaN, overflow
 

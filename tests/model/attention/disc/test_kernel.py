@@ -5,7 +5,6 @@ Triton decides when it is imported whether it interprets kernels, and other test
 
 import os
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ import torch
 from flashrib.model.attention.disc import disc_attention
 from flashrib.model.attention.disc.op import launch, launch_hopper, not_supported_by_hopper
 from flashrib.model.attention.disc.tuning import TABLE, blocks_for
+from tests.model.interpreter import run_interpreted
 from tests.official import seeded
-from tests.places import ROOT
 
 pytest.importorskip("triton", reason="the package triton, which PyTorch brings on Linux, is not installed")
 
@@ -25,23 +24,7 @@ SHARED_LIMITS = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 
 
 @pytest.mark.slow
 def test_interpreted() -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "tests/model/attention/disc/interpreted_kernel.py",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    run_interpreted("tests/model/attention/disc/interpreted_kernel.py")
 
 
 @pytest.mark.slow

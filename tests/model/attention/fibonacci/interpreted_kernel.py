@@ -18,6 +18,9 @@ from flashrib.model.attention.fibonacci import FORMS, Form, backward, offset_att
 from flashrib.model.attention.fibonacci import kernel as kernels
 from flashrib.model.attention.fibonacci.tuning import Tiles
 from tests.model.attention.fibonacci.cases import LAYERS, layer
+from tests.model.interpreter import language_patched_once
+
+__all__ = ["language_patched_once"]  # a fixture that every test here takes
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter: exp2 that underflows
 

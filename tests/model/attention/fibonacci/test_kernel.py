@@ -1,31 +1,18 @@
 """The fused kernel computes what its definition says: on the CPU in a process of its own, where Triton interprets it, and on a GPU."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from flashrib.model.attention.fibonacci import offset_attention
 from flashrib.model.attention.fibonacci.offsets import head_offsets, pack_offsets
 from tests.model.attention.fibonacci.cases import LAYERS, layer
-from tests.places import ROOT
+from tests.model.interpreter import run_interpreted
 
 
 @pytest.mark.slow
 def test_interpreted() -> None:
     """Triton decides when it is imported whether it interprets kernels, and other tests of this process compile them."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "tests/model/attention/fibonacci/interpreted_kernel.py"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    run_interpreted("tests/model/attention/fibonacci/interpreted_kernel.py")
 
 
 @pytest.mark.gpu

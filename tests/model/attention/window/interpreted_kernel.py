@@ -16,7 +16,10 @@ from triton.runtime import interpreter
 from flashrib.model.attention.window import backward, window_attention
 from flashrib.model.attention.window import op as fused
 from flashrib.model.attention.window.tuning import Blocks
+from tests.model.interpreter import language_patched_once
 from tests.official import seeded
+
+__all__ = ["language_patched_once"]  # a fixture that every test here takes
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning"

@@ -3,13 +3,9 @@
 Triton decides when it is imported whether it interprets kernels, and other tests of the same process compile them.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.places import ROOT
+from tests.model.interpreter import run_interpreted
 
 GROUPS = ["(geometry or gate) and not gradient", "not geometry and not gate and not gradient", "gradient"]
 
@@ -17,22 +13,4 @@ GROUPS = ["(geometry or gate) and not gradient", "not geometry and not gate and 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_interpreted(group: str) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            group,
-            "tests/model/attention/window/interpreted_kernel.py",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    run_interpreted("tests/model/attention/window/interpreted_kernel.py", "-k", group)
