@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import tomllib
+import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,7 +148,7 @@ class TrainConfig:
         }
         for name, valid in checks.items():
             if not valid:
-                raise UsageError(f"training configuration: {name} = {getattr(self, name)!r} is out of range")
+                raise UsageError(f"training configuration: {name} = {getattr(self, name)!r} {_rule(name)}")
         if self.data_low and (self.degradation != "bicubic" or self.downscales != (1.0,)):
             raise UsageError("data_low gives the low-resolution pictures: leave degradation and downscales out")
         if self.key and not self.start:
@@ -165,6 +167,15 @@ class TrainConfig:
             )
         if self.qat and self.compile:
             raise UsageError("compile = true does not go with quantization-aware finetuning: leave it out")
+
+
+def _rule(name: str) -> str:
+    """What a field must be, for a message."""
+    choices: dict[str, Iterable[object]] = {"arch": presets("upscale"), "scale": SCALES, "qat": QAT_MODES}
+    hint = typing.get_type_hints(TrainConfig)[name]
+    literals = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    allowed = ", ".join(map(str, choices.get(name, literals)))
+    return f"must be one of {allowed}" if allowed else "is out of range"
 
 
 # What lists hold.

@@ -101,7 +101,7 @@ def test_resumed_run_equals_uninterrupted_one(
     ("changes", "message"),
     [
         ({"adversarial": -0.1}, "adversarial = -0.1 is out of range"),
-        ({"loss": "l3"}, "loss = 'l3' is out of range"),
+        ({"loss": "l3"}, "loss = 'l3' must be one of l1, l2"),
         ({"adversarial": 0.1, "accumulate": 2}, "leave one of them out"),
         ({"adversarial": 0.1, "patch": 17}, "34 is none"),
     ],
