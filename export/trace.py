@@ -46,7 +46,8 @@ def trace(
     inputs = network.config.inputs()
     chosen = {"batch": batch} | (network.config.open_sizes(*tile) if tile else {})
     examples = tuple(torch.zeros(i.sizes(**chosen), dtype=getattr(torch, i.dtype)) for i in inputs)
-    dynamic = tuple(_dynamic(i, chosen, max(2, minimum)) for i in inputs)
+    least = {axis: max(2, minimum, length) for axis, length in network.config.open_sizes(1, 1).items()}
+    dynamic = tuple(_dynamic(i, chosen, least) for i in inputs)
     if not any(dynamic):
         dynamic = ()
     with _quiet():
@@ -70,10 +71,10 @@ def trace(
     return model
 
 
-def _dynamic(tensor: Input, chosen: Mapping[str, int], minimum: int) -> dict[int, Any]:
+def _dynamic(tensor: Input, chosen: Mapping[str, int], least: Mapping[str, int]) -> dict[int, Any]:
     """The axes of an input that the graph leaves open."""
     return {
-        index: torch.export.Dim(axis, min=minimum)
+        index: torch.export.Dim(axis, min=least[axis])
         for index, axis in enumerate(tensor.shape)
         if isinstance(axis, str) and axis not in chosen
     }

@@ -117,7 +117,7 @@ def test_a_run(tmp_path: Path) -> None:
 def test_configurations_that_cannot_be_meant() -> None:
     with pytest.raises(UsageError, match=r"qat = 'int8' finetunes a trained network: .*--start FILE"):
         TrainConfig(data=("x",), qat="int8")
-    with pytest.raises(UsageError, match="qat = 'int4' is out of range"):
+    with pytest.raises(UsageError, match="qat = 'int4' must be one of int8, fp8"):
         TrainConfig(data=("x",), qat="int4", start="a")
     with pytest.raises(UsageError, match="compile = true does not go with"):
         TrainConfig(data=("x",), qat="int8", start="a", compile=True)
