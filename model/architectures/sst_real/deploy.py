@@ -117,8 +117,8 @@ class DeployedSSTReal(Deployed):
         low = F.pad(2 * input - 1, (0, columns - width, 0, rows - height), mode="reflect")
         if noise is not None:
             # Said for torch.export: what is cut out then has these sizes, and not unknown ones (torch 2.11).
-            torch._check(SCALE * rows <= noise.shape[-2])
-            torch._check(SCALE * columns <= noise.shape[-1])
+            torch._check(SCALE * rows <= noise.shape[-2])  # type: ignore[no-untyped-call]  # untyped in torch
+            torch._check(SCALE * columns <= noise.shape[-1])  # type: ignore[no-untyped-call]  # untyped in torch
             noise = noise[..., : SCALE * rows, : SCALE * columns]
         y = self.network(low, noise)
         return y[..., : SCALE * height, : SCALE * width]
