@@ -17,8 +17,6 @@ from flashrib.model.training.config import TrainConfig
 from flashrib.model.training.parallel import World
 from flashrib.model.training.steps import GraphedStep, autocast_of
 
-MULTIPLE = 8  # sides of pictures that halve three times
-
 
 class Discriminator(nn.Module):
     """A picture (B, 3, H, W) -> logits (B, 1, H, W), above 0 where it looks real; H and W multiples of 8.
