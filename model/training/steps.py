@@ -45,14 +45,14 @@ class GraphedStep:
             for _ in range(WARM_UP):
                 for parameter in parameters:
                     parameter.grad = None
-                loss(*self.inputs).backward()  # type: ignore[no-untyped-call]  # PyTorch gives backward no types  # untyped in torch
+                loss(*self.inputs).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         torch.cuda.current_stream().wait_stream(side)
         for parameter in parameters:
             parameter.grad = None
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # NCCL has threads of its own
             self.loss = loss(*self.inputs)
-            self.loss.backward()  # type: ignore[no-untyped-call]  # PyTorch gives backward no types
+            self.loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         self.gradients = [(p, p.grad) for p in parameters if p.grad is not None]
 
     def replay(self) -> Any:
