@@ -232,10 +232,7 @@ def video(folder: Path, arguments: argparse.Namespace) -> None:
     check(same == [arguments.frames] * 2 and kills > 0 and report["resumed"] > 0, "the video")
     for part, value in given.items():
         check(resumed[part] == uninterrupted[part], f"the {part} of the run that was killed")
-        check(
-            resumed[part] == value and len(value) > 0 if part != "shape" else resumed[part] == value,
-            f"the {part} of the video",
-        )
+        check(bool(value) and resumed[part] == value, f"the {part} of the video")
 
 
 def equal_frames(one: Path, other: Path, pixels: bool = True) -> int:

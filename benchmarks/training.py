@@ -197,8 +197,8 @@ Maker = Callable[[], nn.Module]
 def cases(name: str, args: argparse.Namespace) -> list[tuple[str, Maker, Case]]:
     """What is measured of a preset, but the compiled official step, whose mode the eager ones decide."""
 
-    def official() -> nn.Module:
-        return official_flow(build_model(name, args.scale), torch.bfloat16)
+    def official(package: bool = False) -> nn.Module:
+        return official_flow(build_model(name, args.scale), torch.bfloat16, package)
 
     config = preset(name, args.scale)
     small = dataclasses.replace(config, windows=tuple((min(h, 32), min(w, 32)) for h, w in config.windows))
@@ -210,15 +210,8 @@ def cases(name: str, args: argparse.Namespace) -> list[tuple[str, Maker, Case]]:
                 for layout in ("last",) if args.fast else ("plain", "last"):
                     found.append(("official", official, Case(precision, backend, layout)))
         if flash_attn() != "not installed":
-            by_package = partial(official_flow, dtype=torch.bfloat16, package=True)
-            for compiled in (False, True):
-                found.append(
-                    (
-                        "official, flash-attn",
-                        lambda: by_package(build_model(name, args.scale)),
-                        Case("bf16", compiled=compiled),
-                    )
-                )
+            by_package = partial(official, package=True)
+            found += [("official, flash-attn", by_package, Case("bf16", compiled=c)) for c in (False, True)]
     if "dense" in args.rivals:
         made = partial(network_from_config, small)
         found.append(
