@@ -85,9 +85,8 @@ class _Work:
     ) -> None:
         self.size = 0, 0
         self._session, self._tile, self._halo, self._count, self._progress = session, tile, halo, count, progress
-        self._given: deque[tuple[Picture, int] | None] = (
-            deque()
-        )  # with the number of its planes; None: equals the one before
+        # Each with the number of its planes; None: equals the one before.
+        self._given: deque[tuple[Picture, int] | None] = deque()
         self._made: list[Pixels] = []  # planes of the first of them
         self._finished = 0
 

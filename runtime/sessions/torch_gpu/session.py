@@ -130,13 +130,11 @@ def open_gpu_session(
     fast = gpu_network(network, dtype)
     info = info_of_checkpoint(network, path, precision)
     multiple = noise_multiple(info)
-    workers = []
+    workers, alone = [], len(devices) == 1
     for device in devices:
         with one_line_errors(f"{path}: PyTorch cannot load these weights on {device!r}"):
-            network_there = copy.deepcopy(fast).to(device)
-            workers.append(
-                GpuWorker(network_there, device, dtype, network.config.scale, multiple, alone=len(devices) == 1)
-            )
+            there = copy.deepcopy(fast).to(device)
+            workers.append(GpuWorker(there, device, dtype, network.config.scale, multiple, alone))
     return GpuSession(workers, info)
 
 
