@@ -32,8 +32,8 @@ def upscale_frames(
 ) -> Iterator[Pixels]:
     """Yield the frames upscaled, in order; they may differ in size.
 
-    Where a frame is one tile, several are in work: while a device computes one, the one before is fetched and the one after is sent.
-    Others go tile by tile, one frame after the other. After a frame that did not fit into memory, all of its size and larger ones do.
+    Where a frame is one tile to a device, each device has frames of its own, and two of them: while it computes one, the one before is
+    fetched and the one after is sent. Others go tile by tile to all devices, one frame after the other. After a frame that did not fit into memory, all of its size and larger ones do.
 
     Args:
         session: the loaded model.
@@ -134,11 +134,11 @@ def _abandoned(in_work: "deque[_InWork]", workers: Iterable[TileWorker]) -> list
 def _is_one_tile(
     session: Session, height: int, width: int, tile: int | tuple[int, int] | None, halo: int | None
 ) -> bool:
-    """Whether a frame of this size goes to a device as it is."""
+    """Whether a frame of this size goes to one device as it is, while others take other frames."""
     info = session.info
     if info.noise:
         return False  # what noise a tile takes is known where tiles are cut
     halo = DEFAULT_HALO if halo is None else halo
-    sides = tile_sides(session, tile, halo, height, width)
+    sides = tile_sides(session, tile, halo, height, width, devices=1)
     tiles = plan(height, width, sides, halo, info.alignment, info.minimum, info.fixed_size)
     return len(tiles) == 1 and tiles.largest == (height, width)

@@ -181,15 +181,30 @@ def _check_pixels(pixels: Pixels) -> None:
 
 
 def tile_sides(
-    session: Session, tile: int | tuple[int, int] | None, halo: int, height: int, width: int
+    session: Session,
+    tile: int | tuple[int, int] | None,
+    halo: int,
+    height: int,
+    width: int,
+    devices: int | None = None,
 ) -> tuple[int, int]:
-    """Return the (height, width) that a tile owns, no larger than the picture needs."""
+    """Return the (height, width) that a tile owns, no larger than the picture needs.
+
+    Args:
+        session: whose model and memory decide.
+        tile: see `upscale_array`.
+        halo: input pixels of context.
+        height: of the picture.
+        width: of the picture.
+        devices: that share the picture; None: all of the session.
+    """
     info = session.info
     if tile is None and not (info.whole_picture or info.fixed_size):
         fitted = remembered.most_pixels(session.place)
         if (most := session.most_pixels()) is not None:
             most = most if fitted is None else min(most, fitted)
-            return spread(height, width, halo, info.alignment, info.minimum, most, len(session.workers))
+            devices = devices or len(session.workers)
+            return spread(height, width, halo, info.alignment, info.minimum, most, devices)
         tile = DEFAULT_TILE
         while fitted is not None and (tile + 2 * halo) ** 2 > fitted and tile > info.alignment:
             tile //= 2

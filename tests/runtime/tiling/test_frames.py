@@ -69,6 +69,17 @@ def test_devices_have_work_ahead() -> None:
     assert session.log[4:8] == ["a-", "a+", "b-", "b+"]
 
 
+def test_devices_do_not_share_a_frame_that_one_of_them_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Several()
+    monkeypatch.setattr(session, "most_pixels", lambda: 200 * 200)
+    given = frames(6, 128, 160)
+    seen = list(upscale_frames(session, given, halo=16))
+    assert session.log[:4] == ["a+", "b+", "a+", "b+"]
+    assert session.shapes == [(128, 160)] * 6
+    for one, pixels in zip(seen, given, strict=True):
+        np.testing.assert_array_equal(one, upscale_array(BlurredWindowSession(), pixels))
+
+
 def test_tiles_and_whole_frames_are_equal() -> None:
     given = frames(4, 70, 90)
     seen = list(upscale_frames(Several(), given, tile=32, halo=16))
