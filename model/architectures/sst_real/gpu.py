@@ -182,7 +182,7 @@ class GpuSSTReal(nn.Module):
     def forward(self, picture: Tensor, noise: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) and noise, if it is an input, -> (B, 3, 4H, 4W), same dtype."""
         y: Tensor = self.frame(picture.to(self.dtype), None if noise is None else noise.to(self.dtype))
-        return y
+        return y.to(picture.dtype)
 
 
 def gpu(network: SSTReal, dtype: torch.dtype) -> GpuSSTReal:
