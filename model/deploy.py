@@ -23,6 +23,16 @@ def channels_first(conv: nn.Module, x: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 1)
 
 
+def top_left(x: Tensor, height: int, width: int) -> Tensor:
+    """Return x[..., :height, :width] of a map that has as many rows and columns, or more.
+
+    That it has is said for torch.export: the result then has these sizes, and not unknown ones (torch 2.11).
+    """
+    for part, whole in zip((height, width), x.shape[-2:], strict=True):
+        torch._check(part <= whole)  # type: ignore[no-untyped-call]  # untyped in torch
+    return x[..., :height, :width]
+
+
 class Norm(nn.Module):
     """LayerNorm over the last dimension, with its affine part only where it could not be folded away."""
 

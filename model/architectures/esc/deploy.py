@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from flashrib.model.architectures.esc.config import ESCConfig
 from flashrib.model.architectures.esc.network import pad_to_windows
-from flashrib.model.deploy import FFN, Attention, DeployedUpscaler, Norm, channels_first
+from flashrib.model.deploy import FFN, Attention, DeployedUpscaler, Norm, channels_first, top_left
 
 
 class ConvLayer(nn.Module):
@@ -67,4 +67,4 @@ class DeployedESC(DeployedUpscaler):
     def forward(self, picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]
         y = self.reconstruct(pad_to_windows(picture, self.config.window))
-        return y[..., : self.config.scale * height, : self.config.scale * width]
+        return top_left(y, self.config.scale * height, self.config.scale * width)

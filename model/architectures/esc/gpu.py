@@ -189,7 +189,7 @@ class GpuESC(GpuNetwork):
     def forward(self, picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]
         y = super().forward(pad_to_windows(picture, self.config.window))
-        return y[..., : self.config.scale * height, : self.config.scale * width]
+        return deploy.top_left(y, self.config.scale * height, self.config.scale * width)
 
 
 def gpu(network: ESC, dtype: torch.dtype) -> GpuESC:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flashrib.model.architectures.sst_real.config import SCALE, SSTRealConfig
 from flashrib.model.architectures.sst_real.noise import noise_inside
-from flashrib.model.deploy import Attention, Deployed, Norm, channels_first
+from flashrib.model.deploy import Attention, Deployed, Norm, channels_first, top_left
 
 CUBIC = -0.75  # PyTorch's coefficient of bicubic interpolation
 
@@ -116,12 +116,9 @@ class DeployedSSTReal(Deployed):
         rows, columns = (height + to - 1) // to * to, (width + to - 1) // to * to
         low = F.pad(2 * input - 1, (0, columns - width, 0, rows - height), mode="reflect")
         if noise is not None:
-            # Said for torch.export: what is cut out then has these sizes, and not unknown ones (torch 2.11).
-            torch._check(SCALE * rows <= noise.shape[-2])  # type: ignore[no-untyped-call]  # untyped in torch
-            torch._check(SCALE * columns <= noise.shape[-1])  # type: ignore[no-untyped-call]  # untyped in torch
-            noise = noise[..., : SCALE * rows, : SCALE * columns]
+            noise = top_left(noise, SCALE * rows, SCALE * columns)
         y = self.network(low, noise)
-        return y[..., : SCALE * height, : SCALE * width]
+        return top_left(y, SCALE * height, SCALE * width)
 
     def network(self, low: Tensor, noise: Tensor | None) -> Tensor:
         """A complete picture (B, 3, H, W) in -1..1 and noise (B, 3, 4H, 4W), if it is no constant, -> (B, 3, 4H, 4W) in 0..1."""
