@@ -33,7 +33,8 @@ def upscale_frames(
     """Yield the frames upscaled, in order; they may differ in size.
 
     Where a frame is one tile to a device, each device has frames of its own, and two of them: while it computes one, the one before is
-    fetched and the one after is sent. Others go tile by tile to all devices, one frame after the other. After a frame that did not fit into memory, all of its size and larger ones do.
+    fetched and the one after is sent. Others go tile by tile to all devices, one frame after the other. After a frame that did not fit
+    into memory, all of its size and larger ones do.
 
     Args:
         session: the loaded model.

@@ -15,6 +15,7 @@ from flashrib.model.attention.window import op
 from flashrib.model.config import NetworkConfig, UpsamplerConfig
 from flashrib.model.gpu import device, gpu_network, layers, pointwise, spatial
 from tests.export.onnxruntime.recorder import Launched, Recorder, launched_by_library
+from tests.model.architectures.sst_real.test_recognise import SMALL as SMALL_REAL
 from tests.model.networks import SMALL, SMALL_ESC, small_network
 
 SIZE = (29, 33)
@@ -56,6 +57,14 @@ def test_launches_are_those_of_pytorch(
     if config is SMALL_ESC:  # completed to whole windows before anything else
         height, width = (-(-side // step) * step for side, step in zip(SIZE, config.windows[0], strict=True))
     assert _launches(model, operators, (height, width)) == list(map(_without_blocks, launched))
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_ESC, SMALL_REAL], ids=["sst", "esc", "sst-real"])
+def test_inputs_and_outputs_are_float32(config: NetworkConfig) -> None:
+    graph = traced_with_passes(small_network(config), "fp16", (32, 32), "").graph
+    types = {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.output]}
+    assert set(types) - {"noise"} == {"input", "output"}
+    assert set(types.values()) == {onnx.TensorProto.FLOAT}
 
 
 def _launches(model: onnx.ModelProto, operators: list[LibraryOperator], size: tuple[int, int]) -> list[Launched]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from flashrib.model import build_model
-from flashrib.model.architectures.sst_real.network import SSTReal
+from flashrib.model.architectures.registry import network_from_config
+from flashrib.model.architectures.sst_real.network import SSTReal, SSTRealBlock, SSTRealLayer
 from flashrib.model.training.consistency import (
     Schedule,
     consistency_losses,
@@ -17,6 +18,7 @@ from flashrib.model.training.consistency import (
     noisy,
     pyramid,
 )
+from tests.model.architectures.sst_real.test_recognise import SMALL
 from tests.model.architectures.sst_real.vectors import config_from_official, load, network
 from tests.official import max_abs
 from tests.places import SHARED
@@ -110,3 +112,25 @@ def test_the_perceptual_stand_in() -> None:
     ramp = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
     assert pyramid(a, a + ramp) > pyramid(a, a + 0.1 * ramp) > 0
     assert torch.isfinite(pyramid(a[..., :2, :2], a[..., 1:3, :2]))
+
+
+def test_layers_of_all_blocks_take_one_dtype() -> None:
+    """So that those that are alike are compiled once, and the feature maps of a bf16 step have 16 bits, after a fusion or not."""
+    network = network_from_config(SMALL)
+    assert {block.fuse_lr is None for block in network.modules() if isinstance(block, SSTRealBlock)} == {True, False}
+    seen: set[torch.dtype] = set()
+
+    def note(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.add(inputs[0].dtype)
+
+    for layer in network.modules():
+        if isinstance(layer, SSTRealLayer):
+            layer.register_forward_pre_hook(note)
+    low, high, level = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64), torch.ones(1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        result = network(high, level, low)
+    assert (seen, result.dtype) == ({torch.bfloat16}, torch.float32)
+    seen.clear()
+    with torch.no_grad():
+        network(high, level, low)
+    assert seen == {torch.float32}
