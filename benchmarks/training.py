@@ -177,7 +177,7 @@ def attempt(
     started = time.monotonic()
     try:
         result = measure(make, case, args, patch, profile)
-    except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+    except (RuntimeError, ImportError, torch.cuda.OutOfMemoryError) as error:
         torch._dynamo.reset()
         print(f"| {name} | {case} | {' '.join(str(error).split())[:300]} | | |", flush=True)
         free()
