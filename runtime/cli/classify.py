@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="likeliest classes to print (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    add_model_options(parser)
+    add_model_options(parser, bundled=False)
 
 
 def run(arguments: argparse.Namespace) -> int:

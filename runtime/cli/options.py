@@ -24,15 +24,20 @@ def bundled_names() -> str:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what decides the model and the session."""
+def add_model_options(parser: argparse.ArgumentParser, bundled: bool = True) -> None:
+    """Add what decides the model and the session.
+
+    Args:
+        parser: of the command.
+        bundled: the command's task is that of the bundled models.
+    """
+    names = f"a bundled model, {bundled_names()}; or " if bundled else ""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         metavar="MODEL",
         type=Path,
-        help=f"a bundled model, {bundled_names()}; or an ONNX file, an engine or a package made by flashrib, or a checkpoint (.pth,"
-        " .safetensors)",
+        help=f"{names}an ONNX file, an engine or a package made by flashrib, or a checkpoint (.pth, .safetensors)",
     )
     add_checkpoint_options(group, "; for any other model a check")
     group.add_argument(

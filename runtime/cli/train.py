@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flashrib.runtime.artifacts.bundled import or_bundled_weights
 from flashrib.runtime.cli.options import positive_number
-from flashrib.runtime.cli.output import print_line
+from flashrib.runtime.cli.output import print_line, print_note
 from flashrib.runtime.errors import UsageError
 from flashrib.runtime.jobs.folders import made_folder
 from flashrib.runtime.sessions.torch_plain import DEVICES, require_torch
@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flashrib.model.training.classifier import is_classifier, read_classifier_config, train_classifier
     from flashrib.model.training.config import read_config
     from flashrib.model.training.loop import train
+    from flashrib.model.training.state import STATE
 
     keep_imported()
     if is_classifier(arguments.config):
@@ -84,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     start = arguments.start and str(or_bundled_weights(arguments.start))
     changed = {"start": start, "key": arguments.key, "qat": arguments.qat}
     config = dataclasses.replace(config, **{name: value for name, value in changed.items() if value})
+    if start and (arguments.output / STATE).is_file():
+        print_note(f"{arguments.output}: goes on from its own state, not from {arguments.start}")
     with made_folder(arguments.output):
         weights = train(config, arguments.output, device=arguments.device, minutes=arguments.minutes)
     print_line(str(weights))

@@ -196,8 +196,13 @@ class _Work:
             raise FlashribError(f"{parts}: cannot be made: {error.strerror or error}") from error
         with locked(parts / "lock", str(self.target)):
             self._begin(parts, self._identity(identity, codec, chosen, settings))
-            segments = self._segments(parts, frames, codec, chosen, settings)
-            joined = self._join(parts, segments)
+            try:
+                segments = self._segments(parts, frames, codec, chosen, settings)
+                joined = self._join(parts, segments)
+            except FlashribError:
+                if not _segment(parts, 0).is_file():  # nothing to go on with
+                    shutil.rmtree(parts, ignore_errors=True)
+                raise
         shutil.rmtree(parts, ignore_errors=True)
         height, width = self.first.pixels.shape[:2]
         return VideoReport(

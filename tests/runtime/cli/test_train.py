@@ -60,6 +60,19 @@ def test_a_network_that_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "name the file with start or --start" in capsys.readouterr().err
 
 
+def test_a_run_that_goes_on_says_that_it_does_not_start_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "train", lambda config, folder, **arguments: folder / "weights.safetensors")
+    command = ["train", "run.toml", "-o", "run", "--start", "x2"]
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+    Path("run").mkdir(exist_ok=True)
+    Path("run/state.pth").touch()
+    assert main(command) == 0
+    assert capsys.readouterr().err == "flashrib: note: run: goes on from its own state, not from x2\n"
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_interruption_keeps_what_was_saved(
     there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -225,6 +225,13 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert not (tmp_path / "out.mkv.parts").exists()
 
 
+def test_what_the_encoder_refuses_leaves_nothing(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mkv")
+    with pytest.raises(FlashribError, match="h264: the encoder libx264 cannot write"):
+        upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", double, 2, {}, VideoOptions("h264", preset="no-such"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
 def test_killed_just_before_the_end(tmp_path: Path) -> None:
     """The result has its name and the segments are still there: they go, and the result stays."""
     write_video(tmp_path / "in.mkv")
