@@ -1,6 +1,7 @@
 """Upscales many pictures, such as the frames of a video, so that a device never waits between two of them."""
 
 import dataclasses
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -33,8 +34,8 @@ def upscale_frames(
     """Yield the frames upscaled, in order; they may differ in size.
 
     Where a frame is one tile to a device, each device has frames of its own, and two of them: while it computes one, the one before is
-    fetched and the one after is sent. Others go tile by tile to all devices, one frame after the other. After a frame that did not fit
-    into memory, all of its size and larger ones do.
+    fetched and the one after is sent. Others go tile by tile to all devices, one frame after the other, and so does one that is all there
+    is. After a frame that did not fit into memory, all of its size and larger ones do.
 
     Args:
         session: the loaded model.
@@ -52,6 +53,7 @@ def upscale_frames(
     in_work: deque[_InWork] = deque()
     turn, too_large = 0, math.inf  # pixels of a frame that did not fit
     one_tile: dict[tuple[int, int], bool] = {}  # what is decided once for a size
+    frames, is_only = _peeked(frames) if len(workers) > 1 else (frames, False)
 
     def tiled(pixels: Pixels) -> Pixels:
         return upscale_array(session, pixels, tile=tile, halo=halo, progress=progress)
@@ -94,7 +96,7 @@ def upscale_frames(
             height, width = pixels.shape[:2]
             if (height, width) not in one_tile:
                 one_tile[height, width] = _is_one_tile(session, height, width, tile, halo)
-            if _area(pixels) >= too_large or not one_tile[height, width]:
+            if _area(pixels) >= too_large or is_only or not one_tile[height, width]:
                 while in_work:
                     yield from collected()
                 yield tiled(pixels)
@@ -117,6 +119,13 @@ def upscale_frames(
     finally:
         if in_work:
             _abandoned(in_work, workers)
+
+
+def _peeked(frames: Iterable[Pixels]) -> tuple[Iterator[Pixels], bool]:
+    """Return the frames, and whether there is one alone."""
+    rest = iter(frames)
+    first = list(itertools.islice(rest, 2))
+    return itertools.chain(first, rest), len(first) == 1
 
 
 def _area(pixels: Pixels) -> int:

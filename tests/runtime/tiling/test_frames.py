@@ -80,6 +80,15 @@ def test_devices_do_not_share_a_frame_that_one_of_them_takes(monkeypatch: pytest
         np.testing.assert_array_equal(one, upscale_array(BlurredWindowSession(), pixels))
 
 
+def test_devices_share_a_frame_that_is_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Several()
+    monkeypatch.setattr(session, "most_pixels", lambda: 200 * 200)
+    (given,) = frames(1, 128, 160)
+    (seen,) = upscale_frames(session, [given], halo=16)
+    assert len(session.shapes) == 2
+    np.testing.assert_array_equal(seen, upscale_array(BlurredWindowSession(), given))
+
+
 def test_tiles_and_whole_frames_are_equal() -> None:
     given = frames(4, 70, 90)
     seen = list(upscale_frames(Several(), given, tile=32, halo=16))
