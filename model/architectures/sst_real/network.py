@@ -115,10 +115,7 @@ class SSTRealBlock(nn.Module):
     def forward(self, x: Tensor, low: Tensor, embedding: Tensor) -> Tensor:
         modulation = self.modulation(embedding)
         y = x if self.fuse_lr is None else self.fuse_lr(torch.cat([x, low], dim=1))
-        if torch.is_autocast_enabled(
-            x.device.type
-        ):  # as a fusion gives it: all blocks then have the same compiled layers
-            y = y.to(torch.get_autocast_dtype(x.device.type))
+        y = y.to(modulation[0].dtype)  # of autocast, as after a fusion: all blocks then have the same compiled layers
         for layer in self.blocks:
             y = layer(y, modulation)
         z: Tensor = x + self.gamma * self.out_conv(y)
