@@ -12,7 +12,7 @@ from flashrib.export.bisect import bisect
 from flashrib.export.options import ExportOptions
 from flashrib.export.to_file import export_file
 from flashrib.model.architectures.registry import network_from_config
-from flashrib.model.checkpoint import load_model
+from flashrib.model.checkpoint import load_model, save_safetensors
 from flashrib.model.gpu import gpu_network
 from flashrib.runtime.cli import main
 from flashrib.runtime.errors import ModelError
@@ -22,8 +22,9 @@ from flashrib.runtime.pictures.picture import Picture
 from flashrib.runtime.quality.parity import verify
 from flashrib.runtime.sessions.protocol import Session
 from flashrib.runtime.sessions.spec import SessionSpec
-from flashrib.runtime.tiling.upscale import upscale_array
+from flashrib.runtime.tiling.upscale import DEFAULT_HALO, upscale_array
 from tests.model.architectures.sst_real.test_recognise import SMALL
+from tests.model.architectures.sst_real.vectors import network
 from tests.official import seeded
 from tests.runtime.models import write_real
 
@@ -145,6 +146,22 @@ def test_noise_inside_a_file(source: str | int, checkpoint: Path, files_with_noi
         exact = load_model(checkpoint).reference(batch, torch.from_numpy(noise))
     assert np.abs(whole - exact[0].permute(1, 2, 0).numpy()).max() <= 1e-4
     assert np.abs(whole - tiled).max() <= 1e-4
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["real_fuse_all", "real_pipeline_min16"])
+def test_tiles_with_the_usual_halo(name: str, tmp_path: Path) -> None:
+    """Networks of the official vectors, tiles that do not see all of the picture: 60 dB to the whole, or better."""
+    trained = network(name)
+    save_safetensors(tmp_path / "real.safetensors", trained)
+    step = trained.config.pad_to
+    picture = np.random.default_rng(2).random((step, 4 * step, 3), np.float32)
+    with SessionSpec(tmp_path / "real.safetensors", device="cpu").open() as session:
+        whole = upscale_array(session, picture, tile=4 * step)
+        tiled = upscale_array(session, picture, tile=step, halo=DEFAULT_HALO)
+    error = np.square(whole - tiled).mean()
+    print(f"{name}: {10 * np.log10(np.square(np.ptp(whole)) / max(error, 1e-30)):.1f} dB")
+    assert error <= 1e-6 * np.square(np.ptp(whole))
 
 
 @VARIANTS
