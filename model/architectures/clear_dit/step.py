@@ -84,7 +84,7 @@ class DenoiseStep:
         ]
         for place, x in zip(places, inputs, strict=True):
             place.copy_(x)
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # has no types
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # untyped in torch
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             self.network(*places)  # compiles kernels, makes lists of blocks

@@ -167,7 +167,7 @@ def resize_positions(positions: Tensor, grid: int) -> Tensor:
     The offsets change with the number of patches, so the result is a start for finetuning.
     """
     side = math.isqrt(positions.shape[1] - 1)
-    square = positions[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # type: ignore[no-untyped-call]  # torch's own
+    square = positions[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # type: ignore[no-untyped-call]  # untyped in torch
     resized = F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
     return F.pad(resized.flatten(2).transpose(1, 2), (0, 0, 1, 0)).index_copy(
         1, positions.new_zeros(1).long(), positions[:, :1]
