@@ -80,6 +80,11 @@ class World:
             dist.destroy_process_group()
 
 
+def is_first() -> bool:
+    """Whether this process is alone or the first of those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def join(device: torch.device) -> World:
     """Join the processes that `torchrun` started with this one; alone where it did not.
 

@@ -95,7 +95,8 @@ def test_a_run_of_two_processes(tmp_path: Path) -> None:
     )
     script = tmp_path / "train.py"
     script.write_text(TRAINED)
-    torchrun(str(script), "train", str(config), "-o", str(tmp_path / "run"), "--device", "cpu")
+    printed = torchrun(str(script), "train", str(config), "-o", str(tmp_path / "run"), "--device", "cpu")
+    assert printed.splitlines() == [str(tmp_path / "run" / "weights.safetensors")]
     weights = load_file(tmp_path / "run" / "weights.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2  # a heading, and one row from one process
