@@ -181,7 +181,7 @@ def attempt(
         result = measure(make, case, args, patch, profile)
     except Exception as error:  # a rival's package refuses shapes and versions in ways of its own
         torch._dynamo.reset()
-        print(f"| {name} | {case} | {' '.join(str(error).split())[:300]} | | |", flush=True)
+        print(f"| {name} | {case} | {type(error).__name__}: {' '.join(str(error).split())[:300]} | | |", flush=True)
         free()
         return Result(float("inf"), float("inf"), float("inf"))
     torch._dynamo.reset()
@@ -277,6 +277,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=0, help="processes that compile beforehand")
     parser.add_argument("--profile", action="store_true", help="milliseconds by kernel of our compiled step")
     args = parser.parse_args()
+    if "bf16" not in args.precisions and (args.fast or args.jobs):
+        parser.error("--fast and --jobs are about bf16: leave them out, or add bf16 to --precisions")
     if args.jobs:
         kinds = ["ours", *(("flash", "cudnn") if "official" in args.rivals else ())]
         with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:

@@ -80,23 +80,24 @@ class World:
             dist.destroy_process_group()
 
 
-def is_first() -> bool:
-    """Whether this process is alone or the first of those that `torchrun` started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def join(device: torch.device) -> World:
-    """Join the processes that `torchrun` started with this one; alone where it did not.
-
-    Raises:
-        UsageError: there are more processes on a machine than GPUs.
-    """
+def started() -> World:
+    """The processes that `torchrun` started with this one; this one alone where it did not."""
     names: Sequence[str] = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if not all(name in os.environ for name in names):
         return World()
     world = World(*(int(os.environ[name]) for name in names))
+    return world if world.size > 1 else World()
+
+
+def join(device: torch.device) -> World:
+    """Join the processes that `torchrun` started with this one, if there are any.
+
+    Raises:
+        UsageError: there are more processes on a machine than GPUs.
+    """
+    world = started()
     if world.size == 1:
-        return World()
+        return world
     if device.type == "cuda":
         if world.local >= torch.cuda.device_count():
             raise UsageError(

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flashrib.model.training.classifier import is_classifier, read_classifier_config, train_classifier
     from flashrib.model.training.config import read_config
     from flashrib.model.training.loop import train
-    from flashrib.model.training.parallel import is_first
+    from flashrib.model.training.parallel import started
     from flashrib.model.training.state import STATE
 
     keep_imported()
@@ -90,6 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
         print_note(f"{arguments.output}: goes on from its own state, not from {arguments.start}")
     with made_folder(arguments.output):
         weights = train(config, arguments.output, device=arguments.device, minutes=arguments.minutes)
-    if is_first():
+    if started().first:
         print_line(str(weights))
     return 0

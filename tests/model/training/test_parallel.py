@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flashrib.model.training.parallel import World, join
+from flashrib.model.training.parallel import World, join, started
 from flashrib.runtime.pictures.files import write_picture
 from flashrib.runtime.pictures.picture import Picture
 from tests.places import ROOT
+from tests.runtime.models import write_checkpoint
 
 AVERAGED = """
 import sys
@@ -44,7 +45,9 @@ from flashrib.model.training import loop
 from flashrib.runtime.cli import main
 from tests.model.networks import SMALL
 
+load = loop.load_model
 loop.build_model = lambda name, scale: network_from_config(SMALL)
+loop.load_model = lambda path, *_, **__: load(path)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -95,7 +98,11 @@ def test_a_run_of_two_processes(tmp_path: Path) -> None:
     )
     script = tmp_path / "train.py"
     script.write_text(TRAINED)
-    printed = torchrun(str(script), "train", str(config), "-o", str(tmp_path / "run"), "--device", "cpu")
+    start = tmp_path / "start.safetensors"
+    write_checkpoint(start)
+    options = ["-o", str(tmp_path / "run"), "--start", str(start), "--device", "cpu"]
+    # without "--" torchrun takes --start for an option of its own
+    printed = torchrun("--", str(script), "train", str(config), *options)
     assert printed.splitlines() == [str(tmp_path / "run" / "weights.safetensors")]
     weights = load_file(tmp_path / "run" / "weights.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
@@ -106,6 +113,9 @@ def test_alone_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert join(torch.device("cpu")) == World()
+    monkeypatch.setenv("RANK", "1")  # of something else than torchrun, which sets all three
+    assert started() == World()
+    assert started().first
     generator = torch.Generator().manual_seed(3)
     World().seed(generator, 1, 2)
     assert generator.initial_seed() == 3
