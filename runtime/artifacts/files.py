@@ -19,7 +19,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # Windows has no such module
 
 PREFIX, SUFFIX = ".flashrib-", ".part"
-LOCK = ".lock"  # in a temporary folder
 
 _cleared: set[Path] = set()
 
@@ -69,10 +68,7 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     stopping.temporary.add(folder)
     try:
         folder.mkdir()
-        with open(folder / LOCK, "xb") as lock:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(folder, needed=False):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,10 +119,23 @@ def remove_leftovers(folder: Path) -> None:
     _cleared.add(folder)
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
-            lock = path / LOCK if path.is_dir() else path
-            with contextlib.suppress(OSError), open(lock, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError), _locked(path, needed=True):
                 stopping.remove(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, needed: bool) -> Iterator[None]:
+    """Hold the lock of a file or folder itself; OSError if it is `needed` and cannot be had."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            descriptor = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # another process has it, or a file system without locks
+                if needed:
+                    raise
+        yield
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, failure: type[FlashribError] = FlashribError) -> None:
