@@ -1,16 +1,12 @@
 """Upscales a video: decoding, the session and encoding overlap, in segments, so that a job that was killed goes on where it stopped.
 
-Beside the result lies a folder `<name>.parts` while the work goes on: `job.json` says what the segments belong to, and each whole
-segment has its place there. What the result holds does not depend on how often the work was interrupted, since segments are cut by the
-number of the frame alone.
+Segments are cut by the number of the frame alone, so that what the result holds does not depend on how often the work was interrupted.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -19,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from flashrib.runtime.artifacts.files import write_whole
-from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
 from flashrib.runtime.overlap import Ahead, Feed
 from flashrib.runtime.pictures.imresize import imresize
@@ -29,6 +23,7 @@ from flashrib.runtime.video.distinct import Upscale, Upscaled, upscale_distinct
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
 from flashrib.runtime.video.info import VideoInfo, container_known, open_input, video_info
 from flashrib.runtime.video.join import join
+from flashrib.runtime.video.parts import Parts
 from flashrib.runtime.video.segments import write_segment
 
 SEGMENT_FRAMES = 240
@@ -144,7 +139,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise UsageError(f"{target}: is a folder: give the name of a file")
     if target.exists() and not overwrite:
-        _remove_finished(_parts(target), target)
+        Parts(target).remove_finished()
         raise UsageError(f"{target}: exists: use --overwrite to replace it")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the input itself, which would be lost: give another name with -o")
@@ -189,21 +184,17 @@ class _Work:
         settings = options_of(codec, self.options.crf, self.options.preset, self.first.mastering, self.first.light)
         if self.target.suffix.lower() == ".avi":  # has no times, so that frames must come in their order
             settings["bf"] = "0"
-        parts = _parts(self.target)
-        try:
-            parts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FlashribError(f"{parts}: cannot be made: {error.strerror or error}") from error
-        with locked(parts / "lock", str(self.target)):
-            self._begin(parts, self._identity(identity, codec, chosen, settings))
+        parts = Parts(self.target)
+        with parts.held():
+            parts.begin(self._identity(identity, codec, chosen, settings))
             try:
                 segments = self._segments(parts, frames, codec, chosen, settings)
                 joined = self._join(parts, segments)
             except FlashribError:
-                if not _segment(parts, 0).is_file():  # nothing to go on with
-                    shutil.rmtree(parts, ignore_errors=True)
+                if not parts.segment(0).is_file():  # nothing to go on with
+                    parts.remove()
                 raise
-        shutil.rmtree(parts, ignore_errors=True)
+            parts.remove()
         height, width = self.first.pixels.shape[:2]
         return VideoReport(
             joined.frames,
@@ -258,18 +249,8 @@ class _Work:
         }
         return json.dumps(described, indent=2, sort_keys=True) + "\n"
 
-    def _begin(self, parts: Path, identity: str) -> None:
-        """Keep the segments of an earlier run if they belong to this one; remove them otherwise."""
-        job = parts / "job.json"
-        if job.is_file() and job.read_text("utf-8", "replace") == identity:
-            return
-        for path in parts.iterdir():
-            if path.name != "lock":
-                path.unlink()
-        write_whole(job, identity.encode())
-
     def _segments(
-        self, parts: Path, frames: Iterator[Frame], codec: Codec, chosen: str, settings: dict[str, str]
+        self, parts: Parts, frames: Iterator[Frame], codec: Codec, chosen: str, settings: dict[str, str]
     ) -> list[Path]:
         """Make the segments that are missing; returns all, in order."""
         segments: list[Path] = []
@@ -277,7 +258,7 @@ class _Work:
         feed: Feed[_Timed] | None = None
         with ThreadPoolExecutor(2, "encode") as pool, Ahead(frames) as ahead:
             size = self.options.segment_frames
-            made = self._upscaled(ahead, lambda number: not _segment(parts, number // size).is_file())
+            made = self._upscaled(ahead, lambda number: not parts.segment(number // size).is_file())
             try:
                 for number, upscaled in enumerate(made):
                     frame, pixels = upscaled.frame, upscaled.pixels
@@ -286,7 +267,7 @@ class _Work:
                             feed.end()
                         while len(encoding) > 1:
                             encoding.pop(0).result()
-                        segment, feed = _segment(parts, number // size), None
+                        segment, feed = parts.segment(number // size), None
                         segments.append(segment)
                         if pixels is not None:
                             feed = Feed()
@@ -330,8 +311,8 @@ class _Work:
         finally:
             staged.unlink(missing_ok=True)
 
-    def _join(self, parts: Path, segments: list[Path]) -> Any:
-        staged = parts / ("joined" + self.target.suffix)
+    def _join(self, parts: Parts, segments: list[Path]) -> Any:
+        staged = parts.joined
         start, end = self.options.start, self.options.end
         with open_input(self.source) as again:
             joined = join(again, self.video, segments, staged, self.target, start, end, self.first.rotation)
@@ -351,23 +332,6 @@ class _Work:
         whole = video.frames / video.rate
         length = min(Fraction(whole), options.end or Fraction(whole)) - (options.start or 0)
         return max(1, round(length * video.rate))
-
-
-def _parts(target: Path) -> Path:
-    """The folder of the segments of a result."""
-    return target.with_name(target.name + ".parts")
-
-
-def _segment(parts: Path, number: int) -> Path:
-    return parts / f"{number:06}.nut"
-
-
-def _remove_finished(parts: Path, target: Path) -> None:
-    """Remove segments that a process left which was killed after it had written the whole result."""
-    job = parts / "job.json"
-    if job.is_file() and job.stat().st_mtime <= target.stat().st_mtime:
-        with contextlib.suppress(FlashribError), locked(parts / "lock", str(target)):
-            shutil.rmtree(parts, ignore_errors=True)
 
 
 def _fingerprint(source: Path) -> str:
