@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashrib.runtime.errors import FlashribError, PictureError, UsageError
+from flashrib.runtime.jobs.parts import Parts
 from flashrib.runtime.overlap import Ahead, Feed
 from flashrib.runtime.pictures.imresize import imresize
 from flashrib.runtime.video.codecs import Codec, carries_hdr, codec_named, has_alpha, options_of, pixel_format
@@ -23,7 +24,6 @@ from flashrib.runtime.video.distinct import Upscale, Upscaled, upscale_distinct
 from flashrib.runtime.video.frames import Frame, Pixels, read_frames
 from flashrib.runtime.video.info import VideoInfo, container_known, open_input, video_info
 from flashrib.runtime.video.join import join
-from flashrib.runtime.video.parts import Parts
 from flashrib.runtime.video.segments import write_segment
 
 SEGMENT_FRAMES = 240

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flashrib.runtime.errors import FlashribError
-from flashrib.runtime.video.parts import Parts
+from flashrib.runtime.jobs.parts import Parts
 
 WRITTEN = 6  # five files, and their folder
 KILLED = KeyboardInterrupt  # what no code here catches
