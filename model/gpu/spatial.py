@@ -34,7 +34,7 @@ def depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor, ffn: bool) -> Ten
     """
     if not device.takes_kernels(source):
         channels = source.shape[3]
-        weight = taps[:, :channels].T.reshape(channels, 1, 3, 3).to(source.dtype)
+        weight = taps[:, :channels].t().reshape(channels, 1, 3, 3).to(source.dtype)
         bias = taps_bias[:channels].to(source.dtype)
         x = F.conv2d(source.permute(0, 3, 1, 2), weight, bias, padding=1, groups=channels).permute(0, 2, 3, 1)
         return source + F.gelu(x) if ffn else x
@@ -97,7 +97,7 @@ def gated_depthwise(source: Tensor, taps: Tensor, taps_bias: Tensor) -> Tensor:
         out: Tensor = _gated_depthwise(source, taps, taps_bias)
         return out
     channels = source.shape[3]
-    weight = taps.T.reshape(channels, 1, 3, 3).to(source.dtype)
+    weight = taps.t().reshape(channels, 1, 3, 3).to(source.dtype)
     bias = taps_bias.to(source.dtype)
     x = F.conv2d(source.permute(0, 3, 1, 2), weight, bias, padding=1, groups=channels).permute(0, 2, 3, 1)
     a, b = x.chunk(2, dim=-1)

@@ -92,7 +92,7 @@ def norm_and_rotate(
 def _plain(x: Tensor, cos: Tensor, sin: Tensor, image: Tensor, words: Tensor, text: int) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     # a division: torch's exporter makes RMSNormalization of rsqrt from opset 23 on, which cannot be typed apart from its weight
-    wide = wide / torch.sqrt(wide.square().mean(-1, keepdim=True) + EPS)
+    wide = wide / torch.sqrt((wide * wide).mean(-1, keepdim=True) + EPS)
     if words is not image:
         wide = torch.cat((wide[:, :text] * words.to(wide.dtype), wide[:, text:] * image.to(wide.dtype)), 1)
     else:

@@ -24,10 +24,10 @@ class ConvLayer(nn.Module):
         self.aggr = nn.Linear(pdim, dim, bias=False)
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
-        passed, head = self.ffn(x).tensor_split([self.dim], dim=-1)
+        passed, head = self.ffn(x).split([self.dim, self.pdim], dim=-1)
         dynamic = self.expand(F.gelu(self.squeeze(head.mean((1, 2))))).reshape(-1, 1, 3, 3)  # (B*P, 1, 3, 3)
         head = head.permute(0, 3, 1, 2)
-        images = head.flatten(0, 1)[None]  # (1, B*P, H, W): one group per channel and image
+        images = head.reshape(1, dynamic.shape[0], *head.shape[2:])  # (1, B*P, H, W): one group per channel and image
         mixed = F.conv2d(images, dynamic, padding=1, groups=dynamic.shape[0]).reshape(head.shape)
         mixed = mixed + F.conv2d(head, kernel, padding=kernel.shape[-1] // 2)
         return passed + self.aggr(mixed.permute(0, 2, 3, 1))

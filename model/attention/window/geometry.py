@@ -12,7 +12,7 @@ from flashrib.model.config import Window
 def reflect(index: Tensor, length: int) -> Tensor:
     """Map any index >= 0 into 0..length-1 by mirroring at both ends without repeating the edge, periodically (length 1: all 0)."""
     if torch.onnx.is_in_onnx_export():  # files state a minimum side, for which one reflection is enough
-        return torch.minimum(index, 2 * (length - 1) - index)
+        return torch.minimum(index, -index + 2 * (length - 1))  # in operators that ONNX has, "number - tensor" is none
     period = max(2 * (length - 1), 1)
     index = index % period
     return torch.minimum(index, period - index) if length > 1 else torch.zeros_like(index)
