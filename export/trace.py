@@ -1,10 +1,12 @@
 """Deployment form -> ONNX graph in float32, through torch's exporter."""
 
+import functools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from onnx import ModelProto
@@ -50,17 +52,24 @@ def trace(
     dynamic = tuple(_dynamic(i, chosen, least) for i in inputs)
     if not any(dynamic):
         dynamic = ()
+    shapes = (dynamic[0], dynamic[1:]) if clamp and len(dynamic) > 1 else dynamic
+    export = functools.partial(
+        torch.onnx.export,
+        _Clamped(network).eval() if clamp else network,
+        examples,
+        dynamo=True,
+        opset_version=opset,
+        input_names=[i.name for i in inputs],
+        output_names=["output"],
+        dynamic_shapes=shapes or None,
+        verbose=False,
+    )
     with _quiet():
-        program = torch.onnx.export(
-            _Clamped(network).eval() if clamp else network,
-            examples,
-            dynamo=True,
-            opset_version=opset,
-            input_names=[i.name for i in inputs],
-            output_names=["output"],
-            dynamic_shapes=((dynamic[0], dynamic[1:]) if clamp and len(dynamic) > 1 else dynamic) or None,
-            verbose=False,
-        )
+        try:
+            with _traced_once():
+                program = export()
+        except torch.onnx.OnnxExporterError:
+            program = export()
     assert program is not None
     model = program.model_proto
     for value in [*model.graph.node, *model.graph.value_info, model.graph]:
@@ -78,6 +87,39 @@ def _dynamic(tensor: Input, chosen: Mapping[str, int], least: Mapping[str, int])
         for index, axis in enumerate(tensor.shape)
         if isinstance(axis, str) and axis not in chosen
     }
+
+
+@contextmanager
+def _traced_once() -> Iterator[None]:
+    """Spare the exporter its second trace, half of the time of an export.
+
+    It is a trace of the trace, which decomposes operators that ONNX does not have and takes out what changes tensors in place. Where there
+    is nothing of either kind it gives the same graph; without it an operator that ONNX does not have is an error.
+    """
+    decompose = torch.export.ExportedProgram.run_decompositions
+
+    def at_need(program: torch.export.ExportedProgram, table: Any = None) -> torch.export.ExportedProgram:
+        schemas = [getattr(node.target, "_schema", None) for node in program.graph.nodes]
+        if any(schema is not None and schema.is_mutable for schema in schemas):
+            decomposed: torch.export.ExportedProgram = decompose(program, table)
+            return decomposed
+        _decompose_casts(program.graph)
+        program.graph.eliminate_dead_code()  # for instance arithmetic with types
+        return program
+
+    with patch.object(torch.export.ExportedProgram, "run_decompositions", at_need):
+        yield
+
+
+def _decompose_casts(graph: torch.fx.Graph) -> None:
+    """In place of `x.to(dtype)`, which ONNX does not have: the copy that it makes, or x itself, whose type it is."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        x, dtype = node.args[:2]
+        is_output = any(user.op == "output" for user in node.users)  # the program calls its outputs by name
+        if x.meta["val"].dtype == dtype and not is_output:
+            node.replace_all_uses_with(x)
+        else:
+            node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, (x,), {"dtype": dtype}
 
 
 @contextmanager
