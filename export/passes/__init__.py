@@ -8,11 +8,10 @@ from collections.abc import Callable
 from onnx import ModelProto
 
 from flashrib.export.passes.fold_gather import fold_gather
-from flashrib.export.passes.fuse_split import fuse_split
 from flashrib.export.passes.remove_unused import remove_unused
 from flashrib.export.passes.share_constants import share_constants
 
-PASSES: tuple[Callable[[ModelProto], None], ...] = (fold_gather, fuse_split, share_constants, remove_unused)
+PASSES: tuple[Callable[[ModelProto], None], ...] = (fold_gather, share_constants, remove_unused)
 
 
 def run_passes(model: ModelProto) -> None:
