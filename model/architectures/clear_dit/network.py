@@ -18,6 +18,7 @@ _FREQUENCIES = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float3
 
 
 @functools.cache
+@torch.inference_mode(False)  # for later calls in training too
 def _frequencies(device: torch.device) -> Tensor:
     """On a device, from the first call on: a CUDA graph cannot copy them from the CPU."""
     return _FREQUENCIES.to(device)
@@ -34,6 +35,7 @@ def axis_angles(config: ClearConfig, axis: int, length: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # for later calls in training too
 def rotation(config: ClearConfig, grid: Grid, text: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (text + H*W, D/2), float32: text tokens are at position 0 of all axes, a picture's at (0, row, column)."""
     height, width = grid

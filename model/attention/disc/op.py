@@ -17,6 +17,7 @@ _HOPPER_SIDE = 16376  # tokens; the kernel keeps the row of a block in 12 bits, 
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # for later calls in training too
 def device_lists(
     grid: Side, radius: int, tile: Side, block: Side, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,6 +115,7 @@ def launch(
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # for later calls in training too
 def _device_schedule(device: torch.device, *facts: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     plan = make_schedule(*facts)
     work, schedule, meta, entries = (

@@ -47,6 +47,7 @@ class _Constants(NamedTuple):
 
 
 @functools.cache
+@torch.inference_mode(False)  # for later calls in training too
 def _constants(device: torch.device, dtype: torch.dtype) -> _Constants:
     """Kept on the device, so that no call waits for a copy."""
     chroma = torch.full((8, 8), 99.0, dtype=torch.float64)
