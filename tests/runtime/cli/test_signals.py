@@ -3,6 +3,7 @@
 benchmarks/signals.py tries every command at many random moments.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -36,7 +37,12 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signal_ends_the_process_soon(moment: str, number: signal.Signals) -> None:
     # The bundled model takes many seconds for these pictures.
     arguments = [*PROGRAM, "upscale", "in", "-o", "new/out"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = functools.partial(
+        signal.signal, number, signal.SIG_DFL
+    )  # whoever runs this may ignore it, as a shell's background jobs do
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
         if moment == "start":
             time.sleep(0.3)
         else:
