@@ -2,11 +2,11 @@
 
 import functools
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from onnx import ModelProto
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from flashrib.model.config import Input
 from flashrib.model.deploy import Deployed
+
+_exporting = threading.Lock()
 
 
 class _Clamped(nn.Module):
@@ -96,7 +98,7 @@ def _traced_once() -> Iterator[None]:
     It is a trace of the trace, which decomposes operators that ONNX does not have and takes out what changes tensors in place. Where there
     is nothing of either kind it gives the same graph; without it an operator that ONNX does not have is an error.
     """
-    decompose = torch.export.ExportedProgram.run_decompositions
+    program_class: Any = torch.export.ExportedProgram
 
     def at_need(program: torch.export.ExportedProgram, table: Any = None) -> torch.export.ExportedProgram:
         schemas = [getattr(node.target, "_schema", None) for node in program.graph.nodes]
@@ -107,8 +109,13 @@ def _traced_once() -> Iterator[None]:
         program.graph.eliminate_dead_code()  # for instance arithmetic with types
         return program
 
-    with patch.object(torch.export.ExportedProgram, "run_decompositions", at_need):
-        yield
+    with _exporting:
+        decompose = program_class.run_decompositions
+        program_class.run_decompositions = at_need  # there is no option for it
+        try:
+            yield
+        finally:
+            program_class.run_decompositions = decompose
 
 
 def _decompose_casts(graph: torch.fx.Graph) -> None:
