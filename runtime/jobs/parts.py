@@ -14,7 +14,7 @@ from flashrib.runtime.artifacts.lock import locked
 from flashrib.runtime.errors import FlashribError
 
 _JOB, _LOCK = "job.json", "lock"
-_OURS = ("[0-9]*.nut", "[0-9]*.tmp", "joined.*", f"{PREFIX}*{SUFFIX}")
+_OURS = ("[0-9]*.nut", "[0-9]*.tmp", f"{PREFIX}*{SUFFIX}")
 
 
 class Parts:
@@ -85,6 +85,7 @@ class Parts:
                 self.remove()
 
     def _remove_segments(self) -> None:
+        self.joined.unlink(missing_ok=True)
         for pattern in _OURS:
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
