@@ -38,10 +38,7 @@ def opened_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     temporary = _temporary(target.parent)
     stopping.temporary.add(temporary)
     try:
-        with open(temporary, "xb") as file:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open(temporary, "xb") as file, _locked(temporary, needed=False):
             yield file
             file.flush()
             _finish(temporary, target)
