@@ -121,7 +121,9 @@ def _traced_once() -> Iterator[None]:
 def _decompose_casts(graph: torch.fx.Graph) -> None:
     """In place of `x.to(dtype)`, which ONNX does not have: the copy that it makes, or x itself, whose type it is."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
-        x, dtype = node.args[:2]
+        if len(node.args) != 2 or node.kwargs:  # with a memory format, for instance: for the second trace
+            continue
+        x, dtype = node.args
         is_output = any(user.op == "output" for user in node.users)  # the program calls its outputs by name
         if x.meta["val"].dtype == dtype and not is_output:
             node.replace_all_uses_with(x)
