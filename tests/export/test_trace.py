@@ -1,6 +1,6 @@
 """Networks are traced once, which gives the graph that torch's two traces give; what needs both gets both."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,24 +8,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from flashrib.export import trace as tracing
 from flashrib.export.trace import trace
 from flashrib.model.fold import fold
 from flashrib.model.gpu import gpu_network
-from flashrib.model.network import Network
-from tests.export.operators.disc.test_onnxruntime import CONFIG
-from tests.export.operators.disc.test_onnxruntime import network as disc_network
-from tests.model.networks import SMALL, SMALL_ESC, small_network
-from tests.runtime.models import SMALL_REAL
-
-NETWORKS: dict[str, Callable[[], Network]] = {
-    "sst": small_network,
-    "esc-rib": lambda: small_network(SMALL_ESC),
-    "sst-real": lambda: small_network(SMALL_REAL),
-    "clear": lambda: disc_network(CONFIG),
-}
+from tests.model.every_network import EVERY
+from tests.model.networks import SMALL
 
 
 @pytest.fixture
@@ -43,20 +34,24 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     assert torch.export.ExportedProgram.run_decompositions is counted
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_networks_are_traced_once(name: str, decompositions: list[Any]) -> None:
-    trace(fold(NETWORKS[name]()), opset=18)
+    trace(fold(EVERY[name]()), opset=18)
     assert decompositions == []
 
 
 def test_a_second_trace_would_give_the_same(decompositions: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    deployed = fold(NETWORKS["esc-rib"]())
+    deployed = fold(EVERY["esc-rib"]())
     once = trace(deployed, opset=18)
     monkeypatch.setattr(tracing, "_traced_once", nullcontext)
     twice = trace(deployed, opset=18)
     assert len(decompositions) == 1
     assert [node.op_type for node in once.graph.node] == [node.op_type for node in twice.graph.node]
-    assert sum(len(i.raw_data) for i in once.graph.initializer) == sum(len(i.raw_data) for i in twice.graph.initializer)
+    assert weights(once) == weights(twice)
+
+
+def weights(model: ModelProto) -> list[tuple[tuple[int, ...], bytes]]:
+    return sorted((tuple(tensor.dims), tensor.raw_data) for tensor in model.graph.initializer)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +59,7 @@ def test_a_second_trace_would_give_the_same(decompositions: list[Any], monkeypat
     [("sst", torch.float16), ("esc-rib", torch.float16), ("sst-real", torch.float16), ("sst-real", torch.float32)],
 )
 def test_fused_passes_are_traced_once(name: str, dtype: torch.dtype, decompositions: list[Any]) -> None:
-    network = NETWORKS[name]()
+    network = EVERY[name]()
     traced: Any = gpu_network(network, dtype)
     trace(traced, opset=20, tile=(32, 32), minimum=network.config.minimum)
     assert decompositions == []
