@@ -1,6 +1,6 @@
 """Engines of real networks, of every size that BENCHMARKS.md has a row for, built by TensorRT-RTX on the CPU.
 
-Two of the blocks of each, which are all alike, in both precisions; the bundled network whole as well, in fp16.
+The bundled network whole, of the others two of the blocks, which are all alike.
 """
 
 from pathlib import Path
@@ -16,7 +16,6 @@ from flashrib.export.options import ExportOptions
 from flashrib.export.save import save_onnx
 from flashrib.export.to_onnx import export_graph
 from flashrib.model.checkpoint import load_model
-from flashrib.model.network import Network
 from flashrib.runtime.artifacts.bundled import bundled_weights
 from tests.export.engine.sources import needs_rtx
 from tests.export.tracing import trace_once
@@ -29,26 +28,15 @@ from tests.model.networks import two_blocks
 def test_fused(name: str, scale: int, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both precisions in one test, because torch's trace, most of an export, is the same for both."""
     torch.manual_seed(0)
-    network = two_blocks(name, scale)
+    network = load_model(bundled_weights()) if name == "sst-light" else two_blocks(name, scale)
     traced = trace_once(monkeypatch)
     for precision in PRECISIONS:
-        check_engine(network, precision, side, tmp_path)
+        path = tmp_path / f"{precision}.onnx"
+        save_onnx(export_graph(network, ExportOptions(precision=precision, attention="attention"), "")[0], path)
+        source = read_source(path)
+        assert (source.metadata.architecture, source.metadata.scale) == (name, scale)
+        engine = engine_from_onnx(source, EngineOptions("rtx", usual=(side, side)))  # refuses what is not fused
+        feature_map = side * side * source.dim * 2
+        assert 10 * feature_map < engine.manifest.scratch_bytes < 40 * feature_map
+        assert engine.manifest.precision == precision
     assert len(traced) == 1
-
-
-@needs_rtx
-@pytest.mark.slow
-def test_the_bundled_network(tmp_path: Path) -> None:
-    check_engine(load_model(bundled_weights()), "fp16", 256, tmp_path)
-
-
-def check_engine(network: Network, precision: str, side: int, folder: Path) -> None:
-    """Build the engine, which refuses what is not fused, and check what it says of itself."""
-    path = folder / f"{precision}.onnx"
-    save_onnx(export_graph(network, ExportOptions(precision=precision, attention="attention"), "")[0], path)
-    source = read_source(path)
-    assert (source.metadata.architecture, source.metadata.scale) == (network.config.name, network.config.scale)
-    engine = engine_from_onnx(source, EngineOptions("rtx", usual=(side, side)))
-    feature_map = side * side * source.dim * 2
-    assert 10 * feature_map < engine.manifest.scratch_bytes < 40 * feature_map
-    assert engine.manifest.precision == precision
