@@ -232,6 +232,18 @@ def test_what_the_encoder_refuses_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
+def test_killed_just_before_the_end(tmp_path: Path) -> None:
+    """The result has its name and the segments are still there: they go, and the result stays."""
+    write_video(tmp_path / "in.mkv")
+    (tmp_path / "out.mkv.parts").mkdir()
+    (tmp_path / "out.mkv.parts" / "job.json").touch()
+    (tmp_path / "out.mkv").write_text("whole")
+    with pytest.raises(UsageError, match="exists"):
+        upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", double, 2, {})
+    assert not (tmp_path / "out.mkv.parts").exists()
+    assert (tmp_path / "out.mkv").read_text() == "whole"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
