@@ -37,9 +37,8 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signal_ends_the_process_soon(moment: str, number: signal.Signals) -> None:
     # The bundled model takes many seconds for these pictures.
     arguments = [*PROGRAM, "upscale", "in", "-o", "new/out"]
-    heard = functools.partial(
-        signal.signal, number, signal.SIG_DFL
-    )  # whoever runs this may ignore it, as a shell's background jobs do
+    # Whoever runs this may ignore it, as a shell's background jobs do.
+    heard = functools.partial(signal.signal, number, signal.SIG_DFL)
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
     ) as process:
